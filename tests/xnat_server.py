@@ -415,9 +415,17 @@ class Session(Experiment):
         return self.reconstructions[-1]
 
     def fields(self) -> dict[str, str]:
-        more = {"subject_ID": self.subject.id, "subject_label": self.subject.label}
-        more.update(modality=self.modality, scanner=self.scanner, UID=self.uid)
-        return {**super().fields(), **more, **self.extra}
+        return {
+            **super().fields(),
+            "subject_ID": self.subject.id,
+            "subject_label": self.subject.label,
+            "subject_project": self.subject.project.id,
+            "modality": self.modality,
+            "scanner": self.scanner,
+            "UID": self.uid,
+            "fieldStrength": "",
+            **self.extra,
+        }
 
 
 class Assessor(Experiment):
@@ -694,15 +702,34 @@ FILTERS = [
 ]
 
 
+ABSTRACT = (
+    "experiment subjectassessor imagesession imageassessor imagescan project subject"
+)
+ABSTRACT_PREFIXES = {f"xnat:{name}data" for name in ABSTRACT.split()}
+
+
 def field_of(fields: dict[str, str], key: str) -> str | None:
-    """A field by its short name, or by an XPath (xnat:mrSessionData/coil), else None."""
+    """A field by its short name, or by an XPath (xnat:mrSessionData/coil), else None.
+
+    An XPath of another type than the record's is empty.
+    """
     if "/" not in key:
         return fields.get(key)
-    name = key.split("/", 1)[1].lower()
     known = {short.lower(): value for short, value in fields.items()}
-    return known.get(
-        {"subject_id": "subject_id", "sharing/share/label": "label"}.get(name, name)
-    )
+    path = key.lower()
+    if path in known:
+        return known[path]
+    prefix, name = path.split("/", 1)
+    if prefix not in (*ABSTRACT_PREFIXES, fields.get("xsiType", "").lower()):
+        return ""
+    return known.get(name)
+
+
+def column_name(key: str) -> str:
+    """The name that a column has in the answer: XPaths in lower case, or their short name."""
+    if key.lower() == "xnat:subjectassessordata/subject_id":
+        return "subject_ID"
+    return key.lower() if "/" in key else key
 
 
 def passes(fields: dict[str, str], query: Query, anchored: bool) -> bool:
@@ -733,7 +760,7 @@ def columns_of(
         return defaults
     known = {key for row in rows for key in row} | set(defaults)
     names = [name for name in wanted.split(",") if name in known or "/" in name]
-    return [name.lower() if "/" in name else name for name in names]
+    return [column_name(name) for name in names]
 
 
 def page_of(rows: list[Any], query: Query) -> tuple[list[Any], bool]:
@@ -1510,6 +1537,7 @@ class Request:
     method: str
     path: str  # as it came, with the query
     headers: dict[str, str]
+    body: bytes = b""
     end_time: float | None = None  # None while the answer is being sent
     status: int = 0
     bytes_sent: int = 0  # of the body, without framing
@@ -1805,6 +1833,7 @@ class Call:
     headers: dict[str, str]
     faults: list[Fault]
     url: str  # of the site
+    body: bytes = b""
     user: str = GUEST
     session_id: str = ""
     new_session: bool = False
@@ -1833,7 +1862,9 @@ FILES = r"(?:/resources/(?P<resource>[^/]+))?/files(?:/(?P<file>.+))?"
 ROUTES = [
     (r"/JSESSION", "jsession"),
     (r"/auth", "auth"),
+    (r"/services/auth", "services_auth"),
     (r"/services/tokens/(?P<action>\w+)(?P<rest>.*)", "tokens"),
+    (r"/search/elements(?:/(?P<type>[^/]+))?", "search_elements"),
     (PROJECT, "project"),
     (r"/projects", "project_list"),
     (PROJECT + r"/subjects", "subject_list"),
@@ -1921,8 +1952,8 @@ class Site:
             raise Refused(403, "Site has not yet been configured.", "tomcat")
         self.log_in(call)
         free = call.path.startswith(("/app/", "/xapi/siteConfig/buildInfo"))
-        free = free or self.is_jsession(call.path)
-        if call.user == GUEST and self.world.require_login and not free:
+        closed = self.world.require_login and not self.is_open(call.path)
+        if call.user == GUEST and closed and not free:
             return self.ask_for_login(call)
         if call.user in self.world.expired_passwords and not free:
             return self.redirect(call, "/app/template/XDATScreen_UpdateUser.vm")
@@ -1960,8 +1991,8 @@ class Site:
         )
         return answer
 
-    def is_jsession(self, path: str) -> bool:
-        return bool(re.match(r"/(data|REST)/JSESSION", path))
+    def is_open(self, path: str) -> bool:
+        return bool(re.match(r"/(data|REST)/(JSESSION|services/auth)", path))
 
     def redirect(self, call: Call, path: str) -> Answer:
         return Answer(302, [("Location", call.url + path)], b"")
@@ -1991,9 +2022,8 @@ class Site:
     def check_method(self, call: Call, name: str) -> None:
         if call.method == "HEAD" and name in LIST_ROUTES:
             raise Refused(404)
-        allowed = (
-            ("GET", "HEAD", "POST", "DELETE") if name == "jsession" else ("GET", "HEAD")
-        )
+        more = {"jsession": ("POST", "DELETE"), "services_auth": ("POST", "PUT")}
+        allowed = ("GET", "HEAD", *more.get(name, ()))
         if call.method not in allowed:
             refused = Refused(405)
             refused.answer.headers.append(("Allow", ", ".join(allowed)))
@@ -2008,7 +2038,10 @@ class Site:
             answer = Answer(200, [("Content-Type", "text/plain")], call.user.encode())
             return answer
         if name == "schemas":
-            return json_answer(["xdat", "xnat"])
+            return json_answer(["xnat"])
+        if name in ("schemas/xnat", "schemas/xnat/xnat"):
+            xml = [("Content-Type", "application/xml;charset=UTF-8")]
+            return Answer(200, xml, schema_document())
         raise Refused(404, "", "tomcat")
 
     def get_jsession(self, call: Call) -> Answer:
@@ -2017,6 +2050,13 @@ class Site:
             return Answer(200, restlet_headers(), b"")
         more = f"; XNAT_CSRF={uuid.uuid4()}" if call.query.is_true("CSRF") else ""
         return text_answer(call.session_id + more)
+
+    def get_services_auth(self, call: Call) -> Answer:
+        """Log in with a form's username and password; the answer is the session's id."""
+        form = Query(call.body.decode("utf-8", "replace"))
+        user = self.logins.check(form.get("username"), form.get("password"))
+        call.session_id, call.new_session = self.logins.open(user), True
+        return text_answer(call.session_id)
 
     def get_auth(self, call: Call) -> Answer:
         return text_answer(f"User '{call.user}' is logged in")
@@ -2138,6 +2178,8 @@ class Site:
         )
         here = self.find_project(call).id if inside else ""
         rows = [row_in(each, here, extra) for each in readable]
+        if "scandata/" in call.query.get("columns").lower():
+            rows = [row for pair in zip(readable, rows) for row in by_scan(*pair)]
         title = None if inside else "Matching experiments"
         return self.listed(
             call, rows, defaults, title=title, total=not paged, extra=extra
@@ -2157,6 +2199,18 @@ class Site:
             return found
         subject = self.find_subject(call, project)
         return [each for each in found if getattr(each, "subject", None) is subject]
+
+    def get_search_elements(self, call: Call) -> Answer:
+        """The types that can be searched, or a type's fields; little more than names."""
+        if call.part("type"):
+            rows = [{"FIELD_ID": name} for name in ("LABEL", "PROJECT", "DATE")]
+            return self.listed(call, rows, ["FIELD_ID"])
+        types = [each.type for each in self.world.experiments]
+        names = sorted({"xnat:projectData", "xnat:subjectData", *types})
+        rows = [
+            {"ELEMENT_NAME": name, "COUNT": str(types.count(name))} for name in names
+        ]
+        return self.listed(call, rows, ["ELEMENT_NAME", "COUNT"])
 
     def get_scan_list(self, call: Call) -> Answer:
         """Filters do nothing here, in XNAT as well."""
@@ -2571,6 +2625,14 @@ def row_in(experiment: Any, project_id: str, extra: str) -> dict[str, str]:
     return row
 
 
+def by_scan(experiment: Any, row: dict[str, str]) -> list[dict[str, str]]:
+    """A row for each scan, as a column of scans makes the listing of sessions give."""
+    return [
+        {**row, "xnat:imagescandata/id": scan.id, "xnat:imagescandata/type": scan.type}
+        for scan in getattr(experiment, "scans", [])
+    ]
+
+
 def by_id_or_type(records: Sequence[Any], segment: str) -> list[Any]:
     """Scans or reconstructions by a decoded list: IDs, types, ALL, * or NULL (no type)."""
     text = unquote_plus(segment).replace("[SLASH]", "/")
@@ -2675,6 +2737,99 @@ def failing(file: File, start: int, stop: int) -> Iterator[Piece]:
     yield from file.data.blocks(start, end)
     if end < stop:
         raise ReadError()
+
+
+# The part of XNAT's schema that clients build their classes from: each type's base, its
+# attributes, and its elements (`name`, `list/name:type`, or `name*:type` without a wrapper).
+SCHEMA_TYPES = {
+    "projectData": ("", "ID secondary_ID", "name description"),
+    "subjectData": (
+        "",
+        "ID project label",
+        "resources/resource:abstractResource experiments/experiment:experimentData",
+    ),
+    "abstractResource": ("", "label file_count file_size", "note"),
+    "resource": ("abstractResource", "URI format description content", ""),
+    "resourceCatalog": ("resource", "", ""),
+    "experimentData": (
+        "",
+        "ID project label",
+        "date time note resources/resource:abstractResource",
+    ),
+    "subjectAssessorData": ("experimentData", "", "subject_ID age"),
+    "imageSessionData": (
+        "subjectAssessorData",
+        "modality UID",
+        """scanner operator scans/scan:imageScanData
+        reconstructions/reconstructedImage:reconstructedImageData
+        assessors/assessor:imageAssessorData""",
+    ),
+    "imageScanData": (
+        "",
+        "ID type UID",
+        """image_session_ID note quality condition series_description frames
+        file*:abstractResource""",
+    ),
+    "reconstructedImageData": (
+        "",
+        "ID type baseScanType",
+        "image_session_ID in/file:abstractResource out/file:abstractResource",
+    ),
+    "derivedData": (
+        "experimentData",
+        "",
+        "in/file:abstractResource out/file:abstractResource imageSession_ID",
+    ),
+    "imageAssessorData": ("derivedData", "", ""),
+    "qcManualAssessorData": ("imageAssessorData", "", ""),
+    **{
+        f"{kind}{of}Data": (f"image{of}Data", "", "")
+        for kind in ("mr", "pet", "ct", "otherDicom")
+        for of in ("Session", "Scan")
+    },
+}
+SCHEMA_HEAD = """<?xml version="1.0" encoding="UTF-8"?>
+<xs:schema targetNamespace="http://nrg.wustl.edu/xnat" xmlns:xnat="http://nrg.wustl.edu/xnat" \
+xmlns:xs="http://www.w3.org/2001/XMLSchema" elementFormDefault="qualified">
+"""
+
+
+def schema_element(text: str) -> str:
+    """One element of a type, from its short form in SCHEMA_TYPES."""
+    path, _, kind = text.partition(":")
+    wrapper, _, name = path.rpartition("/")
+    if not kind:
+        type = "date" if name == "date" else "string"
+        return f'<xs:element name="{name}" type="xs:{type}" minOccurs="0"/>'
+    many = 'minOccurs="0" maxOccurs="unbounded"'
+    element = f'<xs:element name="{name.rstrip("*")}" type="xnat:{kind}" {many}/>'
+    if not wrapper:
+        return element
+    inner = f"<xs:complexType><xs:sequence>{element}</xs:sequence></xs:complexType>"
+    return f'<xs:element name="{wrapper}" minOccurs="0">{inner}</xs:element>'
+
+
+def schema_type(name: str) -> str:
+    """One complex type of the schema."""
+    base, attributes, elements = SCHEMA_TYPES[name]
+    inner = "".join(map(schema_element, elements.split()))
+    text = f"<xs:sequence>{inner}</xs:sequence>"
+    for each in attributes.split():
+        text += f'<xs:attribute name="{each}" type="xs:string"/>'
+    if base:
+        text = f'<xs:extension base="xnat:{base}">{text}</xs:extension>'
+        text = f"<xs:complexContent>{text}</xs:complexContent>"
+    return f'<xs:complexType name="{name}">{text}</xs:complexType>\n'
+
+
+def schema_document() -> bytes:
+    """A reduced xnat.xsd."""
+    roots = [
+        f'<xs:element name="{root_name("xnat:" + name)[5:]}" type="xnat:{name}"/>\n'
+        for name in SCHEMA_TYPES
+    ]
+    types = [schema_type(name) for name in SCHEMA_TYPES]
+    return (SCHEMA_HEAD + "".join(roots + types) + "</xs:schema>\n").encode()
 
 
 def build_info(version: str) -> dict[str, str]:
@@ -2951,12 +3106,12 @@ class Connection:
             return False
         parts = line.decode("latin-1").split()
         headers = self.read_headers()
-        self.input.read(int(headers.get("content-length") or 0))
+        body = self.input.read(int(headers.get("content-length") or 0))
         self.sock.settimeout(None)
         if len(parts) != 3:
             parts = [*parts[:2], "", ""][:2] + ["HTTP/1.1"]
         method, target, version = parts
-        record = self.server.arrived(method, target, headers)
+        record = self.server.arrived(method, target, headers, body)
         try:
             keep = (
                 version == "HTTP/1.1"
@@ -3189,8 +3344,10 @@ class XnatServer:
 
     # The record
 
-    def arrived(self, method: str, target: str, headers: dict[str, str]) -> Request:
-        record = Request(time.monotonic(), method, target, headers)
+    def arrived(
+        self, method: str, target: str, headers: dict[str, str], body: bytes
+    ) -> Request:
+        record = Request(time.monotonic(), method, target, headers, body)
         with self.lock:
             self.requests.append(record)
         return record
@@ -3262,9 +3419,8 @@ class XnatServer:
         inside = path[len(self.context) :]
         if not path.startswith(self.context) or (inside and not inside.startswith("/")):
             return error_page(404, "", "tomcat")
-        call = Call(
-            record.method, inside, Query(query), record.headers, faults, self.url
-        )
+        asked = (record.method, inside, Query(query), record.headers)
+        call = Call(*asked, faults, self.url, body=record.body)
         return self.site.answer(call)
 
 
