@@ -101,8 +101,6 @@ def test_xnatctl(server: XnatServer, tmp_path: Path) -> None:
     where = ["-P", "proj_3", "-E", "sess_1", "--out", str(tmp_path)]
     command = [sys.executable, "-m", "xnatctl", "session", "download", *where]
     account = {"XNAT_URL": server.url, "XNAT_USER": "admin", "XNAT_PASS": "admin"}
-    done = subprocess.run(
-        command, env={**os.environ, **account}, capture_output=True, check=False
-    )
+    done = subprocess.run(command, env={**os.environ, **account}, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert contents(tmp_path / "sess_1" / "scans.zip") == ALL_MEMBERS

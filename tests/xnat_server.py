@@ -26,11 +26,12 @@ As a program: `python tests/xnat_server.py --port 8080` serves a small demonstra
 site (user admin, password admin) with the images of pydicom.
 """
 
+# ruff: noqa: RUF001  - Tomcat's dash
+
 from __future__ import annotations
 
 import argparse
 import base64
-import contextlib
 import csv
 import functools
 import hashlib
@@ -38,7 +39,6 @@ import html
 import io
 import itertools
 import json
-import os
 import random
 import re
 import signal
@@ -54,6 +54,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate, parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Callable, Union
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -66,7 +67,7 @@ FAULTS = {
     # The answer is another one.
     "status": "status=, message='', retry_after=None, page='restlet'|'tomcat'|'nginx'",
     "html": "body='<html>..': a web page with status 200",
-    "redirect": "location=, status=302",
+    "redirect": "location= ({path} in it: the path asked for, with the query), status=302",
     "answer": "status=200, headers={}, body=b'': anything",
     "fallback": "files are looked for at the session's subject, as for an unmatched list",
     # Something happens before the answer.
@@ -108,6 +109,13 @@ def deflated_pattern(seed: int | None) -> bytes:
     """The MiB of `pattern`, deflated so that copies of it can be joined."""
     deflater = zlib.compressobj(6, zlib.DEFLATED, -15)
     return deflater.compress(pattern(seed)) + deflater.flush(zlib.Z_FULL_FLUSH)
+
+
+@functools.lru_cache(maxsize=256)
+def deflated_rest(size: int, seed: int | None) -> bytes:
+    """The end of a deflate stream: the first bytes of the pattern."""
+    deflater = zlib.compressobj(6, zlib.DEFLATED, -15)
+    return deflater.compress(pattern(seed)[:size]) + deflater.flush()
 
 
 def gf2_times(matrix: Sequence[int], vector: int) -> int:
@@ -186,10 +194,7 @@ class Synthetic:
     def deflated(self) -> Iterator[bytes]:
         """A raw deflate stream of the whole, at the price of its last MiB."""
         yield from itertools.repeat(deflated_pattern(self.seed), self.size // MIB)
-        deflater = zlib.compressobj(6, zlib.DEFLATED, -15)
-        yield (
-            deflater.compress(pattern(self.seed)[: self.size % MIB]) + deflater.flush()
-        )
+        yield deflated_rest(self.size % MIB, self.seed)
 
 
 class Bytes:
@@ -208,11 +213,14 @@ class Bytes:
         """The bytes from `start` to `stop`, in pieces."""
         yield memoryview(self.data)[start:stop]
 
+    @functools.cached_property
+    def packed(self) -> bytes:
+        deflater = zlib.compressobj(-1, zlib.DEFLATED, -15)
+        return deflater.compress(self.data) + deflater.flush()
+
     def deflated(self) -> Iterator[bytes]:
         """A raw deflate stream of the whole, as Java's default makes it."""
-        deflater = zlib.compressobj(-1, zlib.DEFLATED, -15)
-        yield deflater.compress(self.data)
-        yield deflater.flush()
+        yield self.packed
 
 
 Content = Union[Bytes, Synthetic]
@@ -230,16 +238,12 @@ class File:
     """One file of a resource, and what the catalog says of it, rightly or wrongly."""
 
     data: Any  # bytes or Synthetic
-    size_listed: Any | None = (
-        None  # what the listing says; None: the truth; "": nothing
-    )
+    size_listed: Any | None = None  # what the listing says; None: the truth; "": nothing
     md5: str | None = None  # the same for the digest
     on_disk: bool = True  # False: listed but gone
     vanishes: bool = False  # there when an archive is prepared, gone in mid-stream
     fails_at: int | None = None  # a read error after so many bytes
-    format: str | None = (
-        None  # of the catalog entry; None: the resource's if DICOM, or ""
-    )
+    format: str | None = None  # of the catalog entry; None: the resource's if DICOM, or ""
     content: str | None = None
     tags: str = ""
     modified: float = 1551784333.0  # 2019-03-05 11:12:13 UTC
@@ -309,9 +313,7 @@ class Resource:
 class Scan(Holder):
     """A scan of a session; `extra` adds elements, e.g. extra={"fieldStrength": "3.0"}."""
 
-    def __init__(
-        self, session: Session, id: str, type: str, quality: str, **more: Any
-    ) -> None:
+    def __init__(self, session: Session, id: str, type: str, quality: str, **more: Any) -> None:
         super().__init__(session.world)
         self.session, self.id, self.type, self.quality = session, id, type, quality
         self.number = session.world.next_number("scan", 71)
@@ -373,20 +375,14 @@ class Experiment(Holder):
 class Session(Experiment):
     """An image session, or another experiment of a subject (a questionnaire)."""
 
-    def __init__(
-        self, project: Project, label: str, subject: Subject, **more: Any
-    ) -> None:
-        super().__init__(
-            project, label, more.get("type") or "xnat:mrSessionData", more.get("id")
-        )
+    def __init__(self, project: Project, label: str, subject: Subject, **more: Any) -> None:
+        super().__init__(project, label, more.get("type") or "xnat:mrSessionData", more.get("id"))
         self.subject = subject
         self.date = str(more.get("date") or "")
         self.time = more.get("time", "")
         self.note = more.get("note", "")
         self.scanner = more.get("scanner", "")
-        self.modality = more.get(
-            "modality", "MR" if self.type == "xnat:mrSessionData" else ""
-        )
+        self.modality = more.get("modality", "MR" if self.type == "xnat:mrSessionData" else "")
         self.uid = more.get("uid", "")
         self.inserted = more.get("inserted", self.inserted)
         self.extra: dict[str, str] = more.get("extra", {})
@@ -394,9 +390,7 @@ class Session(Experiment):
         self.assessors: list[Assessor] = []
         self.reconstructions: list[Reconstruction] = []
 
-    def scan(
-        self, id: str, type: str = "", quality: str = "usable", **more: Any
-    ) -> Scan:
+    def scan(self, id: str, type: str = "", quality: str = "usable", **more: Any) -> Scan:
         """Add a scan; more: description, note, condition, uid, frames, xsi_type, extra."""
         self.scans.append(Scan(self, id, type, quality, **more))
         return self.scans[-1]
@@ -511,9 +505,7 @@ class World:
 
     users: dict[str, str] = field(default_factory=lambda: {"admin": "admin"})
     site_id: str = "XNAT"
-    version: str = (
-        "1.8.11"  # "1.7.4.1": archives and unmatched lists fail as they did then
-    )
+    version: str = "1.8.11"  # "1.7.4.1": archives and unmatched lists fail as they did then
     digests: str = "md5"  # "empty": always ""; "none": no such column (before 1.7.3)
     listed_sizes: bool = True  # False: "Size" is ""
     hidden_fields: bool = True  # comments with numeric ids in documents
@@ -523,19 +515,15 @@ class World:
     session_minutes: float = 15  # ... and after so long without any
     max_sessions: int = 1000  # of one user; then log-in is refused
     max_failed_logins: int = 20  # then the account is locked
-    expired_passwords: set = field(
-        default_factory=set
-    )  # users who are sent to UpdateUser
-    inactive: set = field(default_factory=set)  # users who are sent to InactiveAccount
+    expired_passwords: set[str] = field(default_factory=set)  # users who are sent to UpdateUser
+    inactive: set[str] = field(default_factory=set)  # users who are sent to InactiveAccount
     site: str = "ready"  # "not configured": 403 to all; "setup": 302 to /setup
     login_failure: str = "Login attempt failed. Please try again."
     wildcards: str = "contains"  # "anchored": before 1.8.5
     old_assessor_layout: bool = False  # assessors inside the session's folder
     keep_alive: float = 20  # seconds until an idle connection is closed
     projects: list[Project] = field(default_factory=list)
-    experiments: list[Any] = field(
-        default_factory=list
-    )  # sessions and assessors, in order
+    experiments: list[Experiment] = field(default_factory=list)  # sessions and assessors, in order
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def project(self, id: str, name: str = "", **more: Any) -> Project:
@@ -567,7 +555,7 @@ class World:
     def find_experiment(self, id: str) -> Any | None:
         return next((each for each in self.experiments if each.id == id), None)
 
-    def readable_by(self, user: str, experiment: Any) -> bool:
+    def readable_by(self, user: str, experiment: Experiment) -> bool:
         """Whether one of the projects that show the experiment lets the user read it."""
         home = experiment.session if isinstance(experiment, Assessor) else experiment
         ids = {experiment.project.id, *experiment.shares, *home.shares}
@@ -626,9 +614,7 @@ class Table:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(self.columns)
         for row in self.rows:
-            writer.writerow(
-                [row.get(key, "").replace("\n", " ") for key in self.columns]
-            )
+            writer.writerow([row.get(key, "").replace("\n", " ") for key in self.columns])
         return stream.getvalue().encode()
 
     def xml(self) -> bytes:
@@ -702,9 +688,7 @@ FILTERS = [
 ]
 
 
-ABSTRACT = (
-    "experiment subjectassessor imagesession imageassessor imagescan project subject"
-)
+ABSTRACT = "experiment subjectassessor imagesession imageassessor imagescan project subject"
 ABSTRACT_PREFIXES = {f"xnat:{name}data" for name in ABSTRACT.split()}
 
 
@@ -737,23 +721,19 @@ def passes(fields: dict[str, str], query: Query, anchored: bool) -> bool:
     for key, wanted in query.pairs:
         if key not in FILTERS and "/" not in key:
             continue
-        value = field_of(fields, key)
-        if value is None or not wanted:
+        value = field_of(fields, key) or ""
+        if not wanted:
             continue
         dated = key.rsplit("/", 1)[-1] in ("date", "insert_date", "last_modified")
         options = wanted.split(",")
         if dated and not any(matches_date(value, each) for each in options):
             return False
-        if not dated and not any(
-            matches_text(value, each, anchored) for each in options
-        ):
+        if not dated and not any(matches_text(value, each, anchored) for each in options):
             return False
     return True
 
 
-def columns_of(
-    rows: Iterable[dict[str, str]], query: Query, defaults: list[str]
-) -> list[str]:
+def columns_of(rows: Iterable[dict[str, str]], query: Query, defaults: list[str]) -> list[str]:
     """The columns that the query asks for; unknown short names are skipped."""
     wanted = query.get("columns")
     if not wanted or wanted == "DEFAULT":
@@ -779,9 +759,7 @@ def sorted_rows(rows: list[dict[str, str]], query: Query) -> list[dict[str, str]
     if not keys:
         return rows
     down = query.get("sortOrder").upper() == "DESC"
-    return sorted(
-        rows, key=lambda row: [row.get(key, "") for key in keys], reverse=down
-    )
+    return sorted(rows, key=lambda row: [row.get(key, "") for key in keys], reverse=down)
 
 
 # --- Documents ------------------------------------------------------------------------
@@ -802,7 +780,7 @@ class Node:
 
 
 def resource_node(resource: Resource, world: World) -> Node:
-    holder = resource.holder
+    holder: Any = resource.holder
     folder = resource.label or "resource"
     uri = f"/data/xnat/archive/{path_on_disk(resource)}/{folder}_catalog.xml"
     owner = str(holder.number) if isinstance(holder, Scan) else "null"
@@ -914,20 +892,14 @@ def session_node(session: Session, world: World) -> Node:
                 "reconstructions/reconstructedImage",
                 [reconstruction_node(each, world) for each in session.reconstructions],
             ),
-            (
-                "assessors/assessor",
-                [assessor_node(each, world) for each in session.assessors],
-            ),
+            ("assessors/assessor", [assessor_node(each, world) for each in session.assessors]),
             *session.extra.items(),
         ],
     )
 
 
 def project_node(project: Project, world: World) -> Node:
-    aliases = [
-        Node("xnat:projectData_alias", [("alias", alias)], untyped=True)
-        for alias in project.aliases
-    ]
+    aliases = [Node("xnat:projectData_alias", [("alias", alias)], untyped=True) for alias in project.aliases]
     return Node(
         "xnat:projectData",
         [
@@ -948,10 +920,7 @@ def subject_node(subject: Subject, world: World) -> Node:
             ("@project", subject.project.id),
             ("@label", subject.label),
             ("resources/resource", resource_nodes(subject, world)),
-            (
-                "experiments/experiment",
-                [session_node(each, world) for each in sessions],
-            ),
+            ("experiments/experiment", [session_node(each, world) for each in sessions]),
         ],
     )
 
@@ -969,10 +938,7 @@ def node_of(record: Any, world: World) -> Node:
     return makers[type(record)](record, world)
 
 
-SCHEMAS = {
-    "xnat": "http://nrg.wustl.edu/xnat",
-    "xsi": "http://www.w3.org/2001/XMLSchema-instance",
-}
+SCHEMAS = {"xnat": "http://nrg.wustl.edu/xnat", "xsi": "http://www.w3.org/2001/XMLSchema-instance"}
 
 
 def root_name(type: str) -> str:
@@ -995,9 +961,7 @@ def comment(node: Node, world: World) -> str:
 
 def lines_of(node: Node, tag: str, world: World, more: str = "") -> Iterator[str]:
     """The lines of an element; elements without text are left out, as by XNAT."""
-    texts = [
-        (name, text) for name, text in node.parts if isinstance(text, str) and text
-    ]
+    texts = [(name, text) for name, text in node.parts if isinstance(text, str) and text]
     pairs = [attribute(name[1:], text) for name, text in texts if name.startswith("@")]
     xsi = "" if node.untyped else attribute("xsi:type", node.type)
     yield f"<{tag}{''.join(pairs)}{more or xsi}>"
@@ -1026,13 +990,9 @@ def list_lines(path: str, nodes: list[Node], world: World) -> Iterator[str]:
 def xml_document(node: Node, world: World) -> bytes:
     """The document, with every schema's namespace on its root element."""
     prefixes = dict(SCHEMAS)
-    for type in re.findall(
-        r"\b([A-Za-z]\w*):\w+Data\b", node.type + " " + types_in(node)
-    ):
+    for type in re.findall(r"\b([A-Za-z]\w*):\w+Data\b", node.type + " " + types_in(node)):
         prefixes.setdefault(type, f"http://nrg.wustl.edu/{type}")
-    declared = "".join(
-        attribute("xmlns:" + name, uri) for name, uri in prefixes.items()
-    )
+    declared = "".join(attribute("xmlns:" + name, uri) for name, uri in prefixes.items())
     lines = lines_of(node, root_name(node.type), world, declared)
     head = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
     return (head + "\n".join(lines) + "\n").encode()
@@ -1040,9 +1000,7 @@ def xml_document(node: Node, world: World) -> bytes:
 
 def types_in(node: Node) -> str:
     """All types of the records inside, blank-separated."""
-    inner = [
-        each for _, value in node.parts if not isinstance(value, str) for each in value
-    ]
+    inner = [each for _, value in node.parts if not isinstance(value, str) for each in value]
     return " ".join([node.type, *(types_in(each) for each in inner)])
 
 
@@ -1054,17 +1012,9 @@ def json_item(node: Node) -> dict[str, Any]:
         if isinstance(value, str) and value:
             fields[name.lstrip("@")] = value
         elif value:
-            children.append(
-                {"field": name, "items": [json_item(each) for each in value]}
-            )
-    fields.update(
-        {name: int(text) for name, text in node.hidden.items() if text.isdigit()}
-    )
-    meta = {
-        "isHistory": False,
-        "xsi:type": node.type,
-        "start_date": "Mon May 14 15:17:57 UTC 2018",
-    }
+            children.append({"field": name, "items": [json_item(each) for each in value]})
+    fields.update({name: int(text) for name, text in node.hidden.items() if text.isdigit()})
+    meta = {"isHistory": False, "xsi:type": node.type, "start_date": "Mon May 14 15:17:57 UTC 2018"}
     return {"children": children, "meta": meta, "data_fields": fields}
 
 
@@ -1091,7 +1041,8 @@ def resource_name(resource: Resource) -> str:
 
 def path_on_disk(resource: Resource) -> str:
     """The folder of a resource in the archive: project, arc001, session, kind, ..."""
-    holder, name = resource.holder, resource_name(resource)
+    holder: Any = resource.holder
+    name = resource_name(resource)
     if isinstance(holder, Subject):
         return f"{holder.project.id}/subjects/{holder.label}/{name}"
     session = holder if isinstance(holder, Session) else holder.session
@@ -1107,17 +1058,13 @@ def path_on_disk(resource: Resource) -> str:
 
 def resource_uri(resource: Resource) -> str:
     """The path of a resource below /data, as listings of several holders show it."""
-    holder = resource.holder
+    holder: Any = resource.holder
     if isinstance(holder, Subject):
         base = f"/projects/{holder.project.id}/subjects/{holder.id}"
     elif isinstance(holder, Session):
         base = f"/experiments/{holder.id}"
     else:
-        kinds = {
-            Scan: "scans",
-            Assessor: "assessors",
-            Reconstruction: "reconstructions",
-        }
+        kinds = {Scan: "scans", Assessor: "assessors", Reconstruction: "reconstructions"}
         where = "" if isinstance(holder, Scan) else f"/{resource.where}"
         where = "" if where == "/resources" else where
         session, id = holder.session, holder.id
@@ -1138,14 +1085,8 @@ class Entry:
         """Of the catalog entry: those of DICOM have them, others lack them as a rule."""
         resource, file = self.resource, self.file
         dicom = resource.format == "DICOM"
-        format = (
-            (resource.format if dicom else "") if file.format is None else file.format
-        )
-        content = (
-            (resource.content if dicom else "")
-            if file.content is None
-            else file.content
-        )
+        format = (resource.format if dicom else "") if file.format is None else file.format
+        content = (resource.content if dicom else "") if file.content is None else file.content
         return format, content
 
     def row(self, world: World) -> dict[str, str]:
@@ -1189,9 +1130,7 @@ class Naming:
         if self.structure == "improved":
             return self.improved(entry)
         if self.structure == "legacy":
-            path = (
-                path_on_disk(entry.resource).split("/arc001/", 1)[-1] + "/" + entry.name
-            )
+            path = path_on_disk(entry.resource).split("/arc001/", 1)[-1] + "/" + entry.name
         else:
             path = self.default(entry)
         return self.prefix(entry) + path
@@ -1199,19 +1138,13 @@ class Naming:
     def prefix(self, entry: Entry) -> str:
         session = session_of(entry.resource.holder)
         project = f"{session.project.id}/" if session and self.project_included else ""
-        subject = (
-            f"{session.subject.label}/" if session and self.subject_included else ""
-        )
+        subject = f"{session.subject.label}/" if session and self.subject_included else ""
         return project + subject
 
     def default(self, entry: Entry) -> str:
         """The URI of the file, with ids replaced wherever in the path they stand."""
         holder, resource = entry.resource.holder, entry.resource
-        path = re.sub(
-            r"/resources/\d+$",
-            f"/resources/{resource_name(resource)}",
-            resource_uri(resource),
-        )
+        path = re.sub(r"/resources/\d+$", f"/resources/{resource_name(resource)}", resource_uri(resource))
         path = f"{path.replace('/experiments/', '', 1)}/files/{entry.name}"
         if isinstance(holder, Subject):
             path = self.top + path
@@ -1237,9 +1170,7 @@ class Naming:
         elif isinstance(holder, (Scan, Reconstruction)):
             suffix = "_" + holder.type if holder.type and not self.tar else ""
             top.append(re.sub(r'[/\\:*?"<>|]', "_", holder.id + suffix))
-        return "/".join(
-            [*top, resource_name(resource), entry.name.rsplit("/files/", 1)[-1]]
-        )
+        return "/".join([*top, resource_name(resource), entry.name.rsplit("/files/", 1)[-1]])
 
 
 def session_of(holder: Any) -> Session | None:
@@ -1299,7 +1230,7 @@ class Silence:
 Piece = Union[bytes, memoryview, Silence]
 
 
-class BrokenBody(Exception):
+class BrokenBodyError(Exception):
     """The writing of a body failed, and the server ends it as if it were whole."""
 
 
@@ -1317,12 +1248,10 @@ class ZipWriter:
 
     def __init__(self, compression: int, closes_well: bool) -> None:
         self.compression = compression
-        self.closes_well = (
-            closes_well  # since 1.7.6: the archive is closed after an error
-        )
+        self.closes_well = closes_well  # since 1.7.6: the archive is closed after an error
         self.offset = 0
         self.directory: list[bytes] = []
-        self.paths: set = set()
+        self.paths: set[Any] = set()
 
     def pieces(self, members: Iterable[Member]) -> Iterator[Piece]:
         """The archive; after an error it ends as XNAT of that time ends it."""
@@ -1331,8 +1260,8 @@ class ZipWriter:
                 yield from self.member(member)
         except ReadError:
             if not self.closes_well:
-                raise BrokenBody() from None
-        except BrokenBody:
+                raise BrokenBodyError() from None
+        except BrokenBodyError:
             return  # in a stored member: even closing fails
         yield self.end()
 
@@ -1342,9 +1271,7 @@ class ZipWriter:
         if member.vanishes or (member.path in self.paths and not member.forced):
             raise ReadError(member.path)
         self.paths.add(member.path)
-        deflate = member.compression or (
-            member.compression is None and self.compression
-        )
+        deflate = member.compression or (member.compression is None and self.compression)
         write = self.deflated_member if deflate else self.stored_member
         for piece in write(member):
             self.offset += len(piece)
@@ -1359,7 +1286,7 @@ class ZipWriter:
             yield from member.blocks()
         except ReadError:
             if self.closes_well:
-                raise BrokenBody() from None
+                raise BrokenBodyError() from None
             raise
         self.note(member, 0x800, 0, member.data.crc, size, size, start)
 
@@ -1373,22 +1300,16 @@ class ZipWriter:
         size, crc = member.data.size, member.data.crc
         if member.fails_at is not None:
             size = min(size, member.fails_at)
-            crc = functools.reduce(
-                lambda total, b: zlib.crc32(b, total), member.data.blocks(0, size), 0
-            )
+            crc = functools.reduce(lambda total, b: zlib.crc32(b, total), member.data.blocks(0, size), 0)
             if not self.closes_well:
                 raise ReadError(member.path)
         large = max(size, packed) >= ZIP32
-        yield struct.pack(
-            "<4sIQQ" if large else "<4sIII", b"PK\x07\x08", crc, packed, size
-        )
+        yield struct.pack("<4sIQQ" if large else "<4sIII", b"PK\x07\x08", crc, packed, size)
         self.note(member, 0x808, 8, crc, packed, size, start)
         if member.fails_at is not None:
             raise ReadError(member.path)
 
-    def local_header(
-        self, member: Member, flags: int, method: int, crc: int, size: int
-    ) -> bytes:
+    def local_header(self, member: Member, flags: int, method: int, crc: int, size: int) -> bytes:
         name = member.path.encode()
         large = size >= ZIP32
         extra = struct.pack("<HHQQ", 1, 16, size, size) if large else b""
@@ -1399,47 +1320,18 @@ class ZipWriter:
         return struct.pack("<4s5H3I2H", *head, *sizes) + name + extra
 
     def note(
-        self,
-        member: Member,
-        flags: int,
-        method: int,
-        crc: int,
-        packed: int,
-        size: int,
-        start: int,
+        self, member: Member, flags: int, method: int, crc: int, packed: int, size: int, start: int
     ) -> None:
         """Remember a member's entry for the central directory."""
         name = member.path.encode()
         large = [value for value in (size, packed, start) if value >= ZIP32]
-        extra = (
-            struct.pack(f"<HH{len(large)}Q", 1, 8 * len(large), *large)
-            if large
-            else b""
-        )
+        extra = struct.pack(f"<HH{len(large)}Q", 1, 8 * len(large), *large) if large else b""
         version = 45 if large else 20 if method else 10
         made_by = version | (0x300 if member.mode else 0)
-        head = (
-            b"PK\x01\x02",
-            made_by,
-            version,
-            flags,
-            method,
-            *dos_time(member.modified),
-        )
-        sizes = (
-            crc,
-            min(packed, ZIP32),
-            min(size, ZIP32),
-            len(name),
-            len(extra),
-            0,
-            0,
-            0,
-        )
+        head = (b"PK\x01\x02", made_by, version, flags, method, *dos_time(member.modified))
+        sizes = (crc, min(packed, ZIP32), min(size, ZIP32), len(name), len(extra), 0, 0, 0)
         tail = (member.mode << 16, min(start, ZIP32))
-        self.directory.append(
-            struct.pack("<4s6H3I5H2I", *head, *sizes, *tail) + name + extra
-        )
+        self.directory.append(struct.pack("<4s6H3I5H2I", *head, *sizes, *tail) + name + extra)
 
     def end(self) -> bytes:
         """The central directory and the end records."""
@@ -1450,9 +1342,9 @@ class ZipWriter:
             sizes = (44, 45, 45, 0, 0, count, count, size, start)
             large = struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", *sizes)
             large += struct.pack("<4sIQI", b"PK\x06\x07", 0, start + size, 1)
-        short, count = min(count, ZIP16), min(count, ZIP16)
-        sizes = (0, 0, short, count, min(size, ZIP32), min(start, ZIP32), 0)
-        return directory + large + struct.pack("<4s4H2IH", b"PK\x05\x06", *sizes)
+        short = min(count, ZIP16)
+        ends = (0, 0, short, short, min(size, ZIP32), min(start, ZIP32), 0)
+        return directory + large + struct.pack("<4s4H2IH", b"PK\x05\x06", *ends)
 
 
 def tar_header(path: str, size: int, modified: float, type: bytes = b"0") -> bytes:
@@ -1462,14 +1354,7 @@ def tar_header(path: str, size: int, modified: float, type: bytes = b"0") -> byt
         return b"%0*o" % (width, value)
 
     name = path.encode()[:100].ljust(100, b"\0")
-    numbers = (
-        b"0000060 "
-        + b"0000000 " * 2
-        + octal(size, 11)
-        + b" "
-        + octal(int(modified), 11)
-        + b" "
-    )
+    numbers = b"0000060 " + b"0000000 " * 2 + octal(size, 11) + b" " + octal(int(modified), 11) + b" "
     names = type + bytes(100) + b"ustar\x0000" + b"root".ljust(32, b"\0") + bytes(32)
     rest = (names + b"0000000 0000000 ").ljust(356, b"\0")
     total = sum(name + numbers + b" " * 8 + rest)
@@ -1481,7 +1366,7 @@ def tar_pieces(members: Iterable[Member]) -> Iterator[Piece]:
     size = 0
     for member in members:
         if member.vanishes:
-            raise BrokenBody()
+            raise BrokenBodyError()
         long = member.path.encode() + b"\0"
         if len(long) > 101:
             yield tar_header("././@LongLink", len(long), 0, b"L")
@@ -1491,7 +1376,7 @@ def tar_pieces(members: Iterable[Member]) -> Iterator[Piece]:
         try:
             yield from member.blocks()
         except ReadError:
-            raise BrokenBody() from None
+            raise BrokenBodyError() from None
         yield bytes(-member.data.size % 512)
         size += 512 + member.data.size + -member.data.size % 512
     yield bytes(1024 + -(size + 1024) % 10240)
@@ -1541,6 +1426,7 @@ class Request:
     end_time: float | None = None  # None while the answer is being sent
     status: int = 0
     bytes_sent: int = 0  # of the body, without framing
+    transfer: bool = False  # of files: counted in most_transfers
 
 
 class Query:
@@ -1577,7 +1463,7 @@ class Answer:
             self.length = len(self.body)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The request is answered with an error page."""
 
     def __init__(self, status: int, message: str = "", page: str = "restlet") -> None:
@@ -1601,10 +1487,8 @@ REASONS = {
 RESTLET_MESSAGES = {
     400: "The request could not be understood by the server due to malformed syntax",
     404: "The server has not found anything matching the request URI",
-    405: "The method specified in the request is not allowed for the resource identified by the"
-    " request URI",
-    500: "The server encountered an unexpected condition which prevented it from fulfilling the"
-    " request",
+    405: "The method specified in the request is not allowed for the resource identified by the request URI",
+    500: "The server encountered an unexpected condition which prevented it from fulfilling the request",
     501: "The server does not support the functionality required to fulfill the request",
     503: "The server is currently unable to handle the request due to a temporary overloading or"
     " maintenance of the server",
@@ -1636,9 +1520,7 @@ NGINX_PAGE = """<html>\r
 </html>\r
 """
 WEB_PAGE = "<!DOCTYPE html>\n<html><head><title>XNAT</title></head><body>{text}</body></html>\n"
-LOGIN_FORM = (
-    '<form id="login_form" action="/login" method="post"><h3>Log In</h3></form>'
-)
+LOGIN_FORM = '<form id="login_form" action="/login" method="post"><h3>Log In</h3></form>'
 
 
 def error_page(status: int, message: str = "", page: str = "restlet") -> Answer:
@@ -1663,17 +1545,10 @@ def error_page(status: int, message: str = "", page: str = "restlet") -> Answer:
     return answer
 
 
-def restlet_headers(
-    *more: tuple[str, str], first: Sequence[tuple[str, str]] = ()
-) -> list[Any]:
+def restlet_headers(*more: tuple[str, str], first: Sequence[tuple[str, str]] = ()) -> list[Any]:
     """The headers of whatever Restlet answers, in its order."""
     vary = "Accept-Charset, Accept-Encoding, Accept-Language, Accept"
-    head = [
-        *first,
-        ("Date", formatdate(usegmt=True)),
-        ("Vary", vary),
-        ("Accept-Ranges", "bytes"),
-    ]
+    head = [*first, ("Date", formatdate(usegmt=True)), ("Vary", vary), ("Accept-Ranges", "bytes")]
     return [*head, *more, ("Server", "Noelios-Restlet-Engine/1.1.10")]
 
 
@@ -1689,9 +1564,7 @@ def web_page(text: str, status: int = 200) -> Answer:
 
 def json_answer(value: Any) -> Answer:
     """An answer of the XAPI."""
-    return Answer(
-        200, [("Content-Type", "application/json")], json.dumps(value).encode()
-    )
+    return Answer(200, [("Content-Type", "application/json")], json.dumps(value).encode())
 
 
 def text_answer(text: str) -> Answer:
@@ -1702,9 +1575,7 @@ def table_answer(table: Table, query: Query, accept: str = "") -> Answer:
     """A listing in the format asked for; JSON unless something else is."""
     format = query.get("format").lower()
     if not format and "json" not in accept:
-        format = (
-            "csv" if "text/csv" in accept else "xml" if accept.endswith("/xml") else ""
-        )
+        format = "csv" if "text/csv" in accept else "xml" if accept.endswith("/xml") else ""
     if format in ("", "json"):
         return restlet_answer(table.json(), "application/json", chunked=True)
     if format == "csv":
@@ -1757,7 +1628,7 @@ class Logins:
         with self.lock:
             count = sum(each.user == user for each in self.sessions.values())
             if user != GUEST and count >= self.world.max_sessions:
-                raise Refused(401, self.world.login_failure, "tomcat")
+                raise RefusedError(401, self.world.login_failure, "tomcat")
             id = uuid.uuid4().hex.upper()
             self.sessions[id] = Login(user, time.monotonic(), 1)
             self.opened += 1
@@ -1783,7 +1654,7 @@ class Logins:
                 self.failures.pop(user, None)
                 return user
             self.failures[user] = self.failures.get(user, 0) + 1
-        raise Refused(401, self.world.login_failure, "tomcat")
+        raise RefusedError(401, self.world.login_failure, "tomcat")
 
     def issue(self, user: str) -> dict[str, Any]:
         """A new alias token."""
@@ -1791,11 +1662,7 @@ class Logins:
         with self.lock:
             self.tokens[alias] = (secret, user)
         expires = int(time.time() * 1000) + 2 * 86400 * 1000
-        more = {
-            "singleUse": False,
-            "estimatedExpirationTime": expires,
-            "xdatUserId": user,
-        }
+        more = {"singleUse": False, "estimatedExpirationTime": expires, "xdatUserId": user}
         return {"alias": alias, "secret": secret, **more}
 
 
@@ -1803,11 +1670,9 @@ def basic_credentials(header: str) -> tuple[str, str] | None:
     """Name and password of a Basic header; without a colon an error page, as in XNAT."""
     if not header.startswith("Basic "):
         return None
-    name, colon, password = (
-        base64.b64decode(header[6:]).decode("utf-8", "replace").partition(":")
-    )
+    name, colon, password = base64.b64decode(header[6:]).decode("utf-8", "replace").partition(":")
     if not colon:
-        raise Refused(500, "", "tomcat")
+        raise RefusedError(500, "", "tomcat")
     return name, password
 
 
@@ -1901,11 +1766,7 @@ TYPES_BY_ENDING = {
     ".zip": "application/zip",
     ".gz": "application/x-gzip",
 }
-ARCHIVES = {
-    "zip": "application/zip",
-    "tar": "application/x-tar",
-    "tar.gz": "application/x-gtar",
-}
+ARCHIVES = {"zip": "application/zip", "tar": "application/x-tar", "tar.gz": "application/x-gtar"}
 
 
 class Site:
@@ -1921,8 +1782,10 @@ class Site:
         """The answer, with its cookies and security headers."""
         try:
             answer = self.admit(call) or self.routed(call)
-        except Refused as refused:
+        except RefusedError as refused:
             answer = refused.answer
+        except ValueError:  # what the database, or Java, would not take either
+            answer = error_page(500)
         return self.with_cookies(call, answer)
 
     def with_cookies(self, call: Call, answer: Answer) -> Answer:
@@ -1931,9 +1794,7 @@ class Site:
         more = []
         if call.new_session:
             path = self.context or "/"
-            more.append(
-                ("Set-Cookie", f"JSESSIONID={call.session_id}; Path={path}; HttpOnly")
-            )
+            more.append(("Set-Cookie", f"JSESSIONID={call.session_id}; Path={path}; HttpOnly"))
         expiry = f'SESSION_EXPIRATION_TIME="{expires}"; Version=1; Path=/'
         more.append(("Set-Cookie", expiry))
         more += [
@@ -1949,7 +1810,7 @@ class Site:
         if self.world.site != "ready":
             if self.world.site == "setup":
                 return self.redirect(call, "/setup")
-            raise Refused(403, "Site has not yet been configured.", "tomcat")
+            raise RefusedError(403, "Site has not yet been configured.", "tomcat")
         self.log_in(call)
         free = call.path.startswith(("/app/", "/xapi/siteConfig/buildInfo"))
         closed = self.world.require_login and not self.is_open(call.path)
@@ -1983,12 +1844,8 @@ class Site:
         data = call.path.startswith(("/data", "/REST", "/xapi", "/fs"))
         if not data or is_browser(call.headers.get("user-agent", "")):
             return self.redirect(call, "/app/template/Login.vm")
-        answer = error_page(
-            401, "Full authentication is required to access this resource", "tomcat"
-        )
-        answer.headers.append(
-            ("WWW-Authenticate", f'Basic realm="{self.world.site_id}"')
-        )
+        answer = error_page(401, "Full authentication is required to access this resource", "tomcat")
+        answer.headers.append(("WWW-Authenticate", f'Basic realm="{self.world.site_id}"'))
         return answer
 
     def is_open(self, path: str) -> bool:
@@ -2008,24 +1865,21 @@ class Site:
             return web_page(LOGIN_FORM)
         path = call.path[match.end() :].rstrip("/")
         found = [(pattern.match(path), name) for pattern, name in COMPILED]
-        best = max(
-            ((m.end(), m, name) for m, name in found if m),
-            key=lambda t: t[0],
-            default=None,
-        )
+        best = max(((m.end(), m, name) for m, name in found if m), key=lambda t: t[0], default=None)
         if best is None:
-            raise Refused(404)
+            raise RefusedError(404)
         call.route, name = best[1].groupdict(), best[2]
         self.check_method(call, name)
-        return getattr(self, "get_" + name)(call)
+        handler: Callable[[Call], Answer] = getattr(self, "get_" + name)
+        return handler(call)
 
     def check_method(self, call: Call, name: str) -> None:
         if call.method == "HEAD" and name in LIST_ROUTES:
-            raise Refused(404)
+            raise RefusedError(404)
         more = {"jsession": ("POST", "DELETE"), "services_auth": ("POST", "PUT")}
         allowed = ("GET", "HEAD", *more.get(name, ()))
         if call.method not in allowed:
-            refused = Refused(405)
+            refused = RefusedError(405)
             refused.answer.headers.append(("Allow", ", ".join(allowed)))
             raise refused
 
@@ -2035,14 +1889,13 @@ class Site:
         if name == "siteConfig/buildInfo":
             return json_answer(build_info(self.world.version))
         if name == "users/username":
-            answer = Answer(200, [("Content-Type", "text/plain")], call.user.encode())
-            return answer
+            return Answer(200, [("Content-Type", "text/plain")], call.user.encode())
         if name == "schemas":
             return json_answer(["xnat"])
         if name in ("schemas/xnat", "schemas/xnat/xnat"):
             xml = [("Content-Type", "application/xml;charset=UTF-8")]
             return Answer(200, xml, schema_document())
-        raise Refused(404, "", "tomcat")
+        raise RefusedError(404, "", "tomcat")
 
     def get_jsession(self, call: Call) -> Answer:
         if call.method == "DELETE":
@@ -2064,28 +1917,22 @@ class Site:
     def get_tokens(self, call: Call) -> Answer:
         """Alias tokens: issue, show, validate/{alias}/{secret}, invalidate/{alias}."""
         if call.user == GUEST:
-            raise Refused(403)
+            raise RefusedError(403)
         action, names = call.part("action"), call.part("rest").strip("/").split("/")
         tokens = self.logins.tokens
         if action == "issue":
             value: Any = self.logins.issue(call.user)
         elif action == "show":
-            value = [
-                {"alias": alias}
-                for alias, (_, user) in tokens.items()
-                if user == call.user
-            ]
+            value = [{"alias": alias} for alias, (_, user) in tokens.items() if user == call.user]
         elif names[0] not in tokens:
-            raise Refused(404)
+            raise RefusedError(404)
         elif action == "validate":
             secret, user = tokens[names[0]]
             value = {"valid": user} if names[1:] == [secret] else {}
         else:
             tokens.pop(names[0])
             value = {}
-        return restlet_answer(
-            json.dumps(value).encode(), "application/json", chunked=True
-        )
+        return restlet_answer(json.dumps(value).encode(), "application/json", chunked=True)
 
     # Listings
 
@@ -2093,65 +1940,42 @@ class Site:
         """The project of the path, if the user sees it; else 404."""
         project = self.world.find_project(call.part("project"))
         if project is None or not project.visible_to(call.user):
-            raise Refused(404, f"Unable to identify project {call.part('project')}")
+            raise RefusedError(404, f"Unable to identify project {call.part('project')}")
         return project
 
     def find_subject(self, call: Call, project: Project) -> Subject:
         """The subject of the path: a label of the project, or an ID; else 404."""
         name = call.part("subject")
         found = [each for each in project.subjects if each.label == name]
-        found += [
-            each for p in self.world.projects for each in p.subjects if each.id == name
-        ]
+        found += [each for p in self.world.projects for each in p.subjects if each.id == name]
         if not found:
-            raise Refused(404, f"Unable to identify subject {name}")
+            raise RefusedError(404, f"Unable to identify subject {name}")
         return found[0]
 
-    def listed(
-        self, call: Call, rows: list[dict[str, str]], defaults: list[str], **more: Any
-    ) -> Answer:
+    def listed(self, call: Call, rows: list[dict[str, str]], defaults: list[str], **more: Any) -> Answer:
         """A listing of rows that have passed everything but order and columns."""
         columns = columns_of(rows, call.query, defaults)
         if "URI" in defaults and "URI" not in columns:
             columns = [*columns, "URI"]
         extra = more.pop("extra", "")
         columns = [*columns, extra] if extra and extra not in columns else columns
-        shown = [
-            {key: field_of(row, key) or "" for key in columns}
-            for row in sorted_rows(rows, call.query)
-        ]
-        return table_answer(
-            Table(columns, shown, **more), call.query, call.headers.get("accept", "")
-        )
+        shown = [{key: field_of(row, key) or "" for key in columns} for row in sorted_rows(rows, call.query)]
+        return table_answer(Table(columns, shown, **more), call.query, call.headers.get("accept", ""))
 
     def filtered(self, call: Call, records: Iterable[Any]) -> tuple[list[Any], bool]:
         """The records on the page that the query asks for, and whether it pages."""
         anchored = self.world.wildcards == "anchored"
-        return page_of(
-            [r for r in records if passes(r.fields(), call.query, anchored)], call.query
-        )
+        return page_of([r for r in records if passes(r.fields(), call.query, anchored)], call.query)
 
     def get_project_list(self, call: Call) -> Answer:
         records, paged = self.filtered(call, self.world.projects)
         rows = [each.fields() for each in records if each.visible_to(call.user)]
-        defaults = [
-            "ID",
-            "secondary_ID",
-            "name",
-            "description",
-            "pi_firstname",
-            "pi_lastname",
-            "URI",
-        ]
+        defaults = ["ID", "secondary_ID", "name", "description", "pi_firstname", "pi_lastname", "URI"]
         return self.listed(call, rows, defaults, title="Projects", total=not paged)
 
     def get_subject_list(self, call: Call) -> Answer:
-        projects = (
-            [self.find_project(call)] if call.part("project") else self.world.projects
-        )
-        subjects = [
-            each for p in projects if p.readable_by(call.user) for each in p.subjects
-        ]
+        projects = [self.find_project(call)] if call.part("project") else self.world.projects
+        subjects = [each for p in projects if p.readable_by(call.user) for each in p.subjects]
         records, paged = self.filtered(call, subjects)
         rows = [each.fields() for each in records]
         defaults = ["ID", "project", "label", "insert_date", "insert_user", "URI"]
@@ -2169,27 +1993,21 @@ class Site:
         readable = [each for each in records if self.world.readable_by(call.user, each)]
         defaults = ["ID", "project", "date", "xsiType", "label", "insert_date", "URI"]
         if not inside and type:
-            owner = (
-                "subject" if is_image_session(type) or "subject" in type else "session"
-            )
+            owner = "subject" if is_image_session(type) or "subject" in type else "session"
             defaults += [f"{owner}_ID", f"{owner}_label"]
-        extra = (
-            f"{type or 'xnat:subjectAssessorData'}/id".lower() if inside or type else ""
-        )
+        extra = f"{type or 'xnat:subjectAssessorData'}/id".lower() if inside or type else ""
         here = self.find_project(call).id if inside else ""
         rows = [row_in(each, here, extra) for each in readable]
         if "scandata/" in call.query.get("columns").lower():
             rows = [row for pair in zip(readable, rows) for row in by_scan(*pair)]
         title = None if inside else "Matching experiments"
-        return self.listed(
-            call, rows, defaults, title=title, total=not paged, extra=extra
-        )
+        return self.listed(call, rows, defaults, title=title, total=not paged, extra=extra)
 
     def experiments_of(self, call: Call, type: str) -> list[Any]:
         """The experiments that the path's project shows, its own and shared ones."""
         project = self.find_project(call)
         if not project.readable_by(call.user):
-            raise Refused(403, f"Unable to read experiments for Project: {project.id}")
+            raise RefusedError(403, f"Unable to read experiments for Project: {project.id}")
         found = [
             each
             for each in self.world.experiments
@@ -2207,9 +2025,7 @@ class Site:
             return self.listed(call, rows, ["FIELD_ID"])
         types = [each.type for each in self.world.experiments]
         names = sorted({"xnat:projectData", "xnat:subjectData", *types})
-        rows = [
-            {"ELEMENT_NAME": name, "COUNT": str(types.count(name))} for name in names
-        ]
+        rows = [{"ELEMENT_NAME": name, "COUNT": str(types.count(name))} for name in names]
         return self.listed(call, rows, ["ELEMENT_NAME", "COUNT"])
 
     def get_scan_list(self, call: Call) -> Answer:
@@ -2232,16 +2048,12 @@ class Site:
             }
             for scan in session.scans
         ]
-        names = (
-            "xnat_imagescandata_id ID type quality xsiType note series_description URI"
-        )
+        names = "xnat_imagescandata_id ID type quality xsiType note series_description URI"
         return self.listed(call, rows, names.split())
 
     def get_assessor_list(self, call: Call) -> Answer:
         session = self.one_session(call)
-        rows = [
-            row_in(each, "", "xnat:imageassessordata/id") for each in session.assessors
-        ]
+        rows = [row_in(each, "", "xnat:imageassessordata/id") for each in session.assessors]
         names = "ID project label date xsiType insert_date session_ID session_label URI"
         return self.listed(call, rows, names.split(), extra="xnat:imageassessordata/id")
 
@@ -2289,14 +2101,8 @@ class Site:
 
     def find_label(self, project: Project, label: str) -> Any | None:
         """By the label in its own project, else by that of a share."""
-        own = [
-            e
-            for e in self.world.experiments
-            if e.project is project and e.label == label
-        ]
-        shared = [
-            e for e in self.world.experiments if e.shares.get(project.id) == label
-        ]
+        own = [e for e in self.world.experiments if e.project is project and e.label == label]
+        shared = [e for e in self.world.experiments if e.shares.get(project.id) == label]
         return next(iter(own + shared), None)
 
     def one_session(self, call: Call) -> Session:
@@ -2304,38 +2110,34 @@ class Site:
         found = self.find_session(call, call.part("experiment"))
         if isinstance(found, Session):
             return found
-        raise Refused(404 if call.part("project") else 500)
+        raise RefusedError(404 if call.part("project") else 500)
 
     def get_experiment(self, call: Call) -> Answer:
         if call.part("project"):
             self.find_project(call)
         found = self.find_session(call, call.part("experiment"))
         if found is None:
-            raise Refused(404, "Unable to find the specified experiment.")
+            raise RefusedError(404, "Unable to find the specified experiment.")
         return self.document(call, found)
 
     def get_project(self, call: Call) -> Answer:
         return self.document(call, self.find_project(call))
 
     def get_subject(self, call: Call) -> Answer:
-        projects = (
-            [self.find_project(call)] if call.part("project") else self.world.projects
-        )
-        subjects = [
-            each for p in projects if p.readable_by(call.user) for each in p.subjects
-        ]
+        projects = [self.find_project(call)] if call.part("project") else self.world.projects
+        subjects = [each for p in projects if p.readable_by(call.user) for each in p.subjects]
         by_label = call.part("project") and call.part("subject")
         for subject in subjects:
             if call.part("subject") == subject.id or by_label == subject.label:
                 return self.document(call, subject)
-        raise Refused(404, "Unable to find the specified subject.")
+        raise RefusedError(404, "Unable to find the specified subject.")
 
     def get_held(self, call: Call) -> Answer:
         """One scan, assessor or reconstruction."""
         session = self.one_session(call)
         found = self.held_by(call, session)
         if not found:
-            raise Refused(404)
+            raise RefusedError(404)
         return self.document(call, found[0])
 
     def document(self, call: Call, record: Any) -> Answer:
@@ -2344,15 +2146,11 @@ class Site:
         if format == "json" or (not format and accept.startswith("application/json")):
             body = json_document(node_of(record, self.world))
             return restlet_answer(body, "application/json", chunked=True)
-        if format == "xml" or (
-            not format and accept in ("text/xml", "application/xml")
-        ):
+        if format == "xml" or (not format and accept in ("text/xml", "application/xml")):
             node = node_of(record, self.world)
             if call.query.is_true("concealHiddenFields"):
                 conceal(node)
-            return restlet_answer(
-                xml_document(node, self.world), "text/xml", chunked=True
-            )
+            return restlet_answer(xml_document(node, self.world), "text/xml", chunked=True)
         return web_page("A page about it.")
 
     # Files
@@ -2367,28 +2165,18 @@ class Site:
         if "ALL" in wanted or "*" in wanted:
             return list(session.assessors)
         mine = [e for e in session.assessors if {e.label, e.type} & set(wanted)]
-        anywhere = [
-            e
-            for e in self.world.experiments
-            if isinstance(e, Assessor) and e.id in wanted
-        ]
+        anywhere = [e for e in self.world.experiments if isinstance(e, Assessor) and e.id in wanted]
         return mine + [each for each in anywhere if each not in mine]
 
     def select(self, call: Call) -> Selection:
         """The holders that the path asks for: what is not there is left out silently."""
         project = self.find_project(call) if call.part("project") else None
-        subject = (
-            self.find_subject(call, project)
-            if project and call.part("subject")
-            else None
-        )
+        subject = self.find_subject(call, project) if project and call.part("subject") else None
         names = call.part("experiment").split(",")
         found = [self.find_session(call, name) for name in names]
         sessions = [each for each in found if isinstance(each, Session)]
         inner = bool(call.part("scans") or call.part("kind"))
-        holders = [
-            h for s in sessions for h in (self.held_by(call, s) if inner else [s])
-        ]
+        holders = [h for s in sessions for h in (self.held_by(call, s) if inner else [s])]
         forced = any(fault.kind == "fallback" for fault in call.faults)
         if forced and sessions:
             subject, holders = sessions[0].subject, []
@@ -2402,11 +2190,11 @@ class Site:
         if subject is not None:
             return Selection([], [subject], top)
         if call.part("project"):
-            raise Refused(404)
+            raise RefusedError(404)
         if not self.world.old:
-            raise Refused(500)
+            raise RefusedError(500)
         if call.query.get("format") in ARCHIVES:
-            raise Refused(404)
+            raise RefusedError(404)
         return Selection([], [], top)
 
     def get_subject_files(self, call: Call) -> Answer:
@@ -2418,8 +2206,7 @@ class Site:
         selection = self.select(call)
         entries = self.entries(call, selection)
         lines = [
-            f"<cat:entry{attribute('URI', each.name)}{attribute('name', each.name)}/>"
-            for each in entries
+            f"<cat:entry{attribute('URI', each.name)}{attribute('name', each.name)}/>" for each in entries
         ]
         head = '<?xml version="1.0" encoding="UTF-8"?>\n<cat:Catalog xmlns:cat='
         body = f'{head}"http://nrg.wustl.edu/catalog">\n<cat:entries>\n'
@@ -2432,7 +2219,7 @@ class Site:
     def files(self, call: Call, selection: Selection) -> Answer:
         """A listing, an archive or a file."""
         if call.method == "HEAD" and len(selection.holders) != 1:
-            raise Refused(404)
+            raise RefusedError(404)
         entries = self.entries(call, selection)
         if call.part("file") or call.query.get("index"):
             return self.one_file(call, self.pick_file(call, entries))
@@ -2440,7 +2227,7 @@ class Site:
         if format in ARCHIVES:
             return self.archive(call, selection, entries, format)
         if call.method == "HEAD":
-            raise Refused(404)
+            raise RefusedError(404)
         return self.file_list(call, entries)
 
     def entries(self, call: Call, selection: Selection) -> list[Entry]:
@@ -2464,9 +2251,7 @@ class Site:
         ]
         return [each for each in entries if passes_file_filters(each, call.query)]
 
-    def by_label_or_number(
-        self, call: Call, resources: list[Resource]
-    ) -> list[Resource]:
+    def by_label_or_number(self, call: Call, resources: list[Resource]) -> list[Resource]:
         """Resources by a comma list of labels or numbers; 404 where none is one."""
         wanted = [name.strip() for name in call.part("resource").split(",")]
         for name in wanted:
@@ -2479,17 +2264,15 @@ class Site:
             or (not each.label and "NULL" in wanted)
         ]
         if not chosen:
-            raise Refused(404)
+            raise RefusedError(404)
         return chosen
 
     def check_number(self, call: Call, name: str) -> None:
         """A resource's number that the user may not read makes the whole request 404."""
         for experiment in self.world.sessions() if name.isdigit() else ():
             hidden = not self.world.readable_by(call.user, experiment)
-            if hidden and any(
-                str(each.id) == name for each in all_resources(experiment)
-            ):
-                raise Refused(404)
+            if hidden and any(str(each.id) == name for each in all_resources(experiment)):
+                raise RefusedError(404)
 
     def file_list(self, call: Call, entries: list[Entry]) -> Answer:
         rows = [entry.row(self.world) for entry in entries]
@@ -2520,7 +2303,7 @@ class Site:
         found = [each for each in found if each.file.on_disk]
         index = int(call.query.get("index") or 0)
         if index >= len(found):
-            raise Refused(404, "Unable to find file.", "tomcat")
+            raise RefusedError(404, "Unable to find file.", "tomcat")
         return found[index]
 
     def one_file(self, call: Call, entry: Entry) -> Answer:
@@ -2536,37 +2319,27 @@ class Site:
         part = ("Content-Range", f"bytes {start}-{stop - 1}/{file.data.size}")
         ranged = "range" in call.headers
         more = [("Cache-Control", "must-revalidate"), disposition(name)]
-        headers = restlet_headers(
-            *more, first=[modified, part] if ranged else [modified]
-        )
-        kind = TYPES_BY_ENDING.get(
-            os.path.splitext(name)[1].lower(), "application/octet-stream"
-        )
+        headers = restlet_headers(*more, first=[modified, part] if ranged else [modified])
+        kind = TYPES_BY_ENDING.get(Path(name).suffix.lower(), "application/octet-stream")
         body = failing(file, start, stop)
         headers.append(("Content-Type", kind))
         status = 206 if ranged else 200
         return Answer(status, headers, body, length=stop - start, transfer=True)
 
-    def archive(
-        self, call: Call, selection: Selection, entries: list[Entry], format: str
-    ) -> Answer:
+    def archive(self, call: Call, selection: Selection, entries: list[Entry], format: str) -> Answer:
         """The files in one archive: those that the disk has when it is prepared."""
         entries = [each for each in entries if each.file.on_disk]
         naming = self.naming(call, selection, format)
         members = [
             Member(
-                naming.path(each),
-                each.file.data,
-                each.file.modified,
-                each.file.vanishes,
-                each.file.fails_at,
+                naming.path(each), each.file.data, each.file.modified, each.file.vanishes, each.file.fails_at
             )
             for each in entries
         ]
         for fault in call.faults:
             members = spoil(members, fault)
         if not members:
-            raise Refused(404)
+            raise RefusedError(404)
         return self.zip_answer(call, members, f"{selection.top}.{format}", format)
 
     def naming(self, call: Call, selection: Selection, format: str) -> Naming:
@@ -2583,13 +2356,11 @@ class Site:
             selection.top,
         )
 
-    def zip_answer(
-        self, call: Call, members: list[Member], name: str, format: str
-    ) -> Answer:
+    def zip_answer(self, call: Call, members: list[Member], name: str, format: str) -> Answer:
         """An archive as it is written; an open range makes Restlet fail."""
         compression = self.compression(call.query)
         if re.fullmatch(r"bytes=(-\d+|\d+-)", call.headers.get("range", "")):
-            refused = Refused(500)
+            refused = RefusedError(500)
             refused.answer.headers.insert(3, disposition(name))
             raise refused
         if format == "zip":
@@ -2606,9 +2377,9 @@ class Site:
         if not text:
             return self.world.compression
         if not text.isdigit():
-            raise Refused(400)
+            raise RefusedError(400)
         if text not in ("0", "8"):
-            raise Refused(500)
+            raise RefusedError(500)
         return int(text)
 
 
@@ -2617,7 +2388,7 @@ class Site:
 
 def row_in(experiment: Any, project_id: str, extra: str) -> dict[str, str]:
     """An experiment's row; in a project that it is shared into, with its names there."""
-    row = experiment.fields()
+    row: dict[str, str] = experiment.fields()
     if extra:
         row[extra] = experiment.id
     if project_id and project_id != experiment.project.id:
@@ -2644,27 +2415,21 @@ def by_id_or_type(records: Sequence[Any], segment: str) -> list[Any]:
     return [
         each
         for each in records
-        if each.id in wanted
-        or (each.type and each.type in wanted)
-        or (empty and not each.type)
+        if each.id in wanted or (each.type and each.type in wanted) or (empty and not each.type)
     ]
 
 
 def all_resources(session: Session) -> list[Resource]:
     """Everything that all=true shows: not what assessors and reconstructions hold as `in`."""
     inner = [*session.reconstructions, *session.assessors]
-    resources = [
-        each for holder in [session, *session.scans] for each in holder.resources
-    ]
-    return resources + [
-        r for holder in inner for r in holder.resources if r.where != "in"
-    ]
+    resources = [each for holder in [session, *session.scans] for each in holder.resources]
+    return resources + [r for holder in inner for r in holder.resources if r.where != "in"]
 
 
 def resource_row(resource: Resource) -> dict[str, str]:
     """A resource's row in `resources`: category, and id and type of its holder."""
     kinds = {Scan: "scans", Assessor: "assessors", Reconstruction: "reconstructions"}
-    holder = resource.holder
+    holder: Any = resource.holder
     inner = type(holder) in kinds
     return {
         "xnat_abstractresource_id": str(resource.id),
@@ -2693,9 +2458,7 @@ def passes_file_filters(entry: Entry, query: Query) -> bool:
     """Whether file_format and file_content, of the entry itself, are as asked."""
     formats, contents = query.all("file_format"), query.all("file_content")
     row_format, row_content = entry.format_and_content()
-    return (not formats or row_format in formats) and (
-        not contents or row_content in contents
-    )
+    return (not formats or row_format in formats) and (not contents or row_content in contents)
 
 
 def check_conditions(headers: dict[str, str], modified: float) -> None:
@@ -2703,11 +2466,11 @@ def check_conditions(headers: dict[str, str], modified: float) -> None:
     since, until = headers.get("if-modified-since"), headers.get("if-unmodified-since")
     with suppress(ValueError, TypeError):
         if since and int(modified) <= parsedate_to_datetime(since).timestamp():
-            refused = Refused(304)
+            refused = RefusedError(304)
             refused.answer = Answer(304, restlet_headers())
             raise refused
         if until and int(modified) > parsedate_to_datetime(until).timestamp():
-            raise Refused(412)
+            raise RefusedError(412)
 
 
 def range_of(header: str, size: int) -> tuple[int, int]:
@@ -2715,15 +2478,15 @@ def range_of(header: str, size: int) -> tuple[int, int]:
     if not header:
         return 0, size
     if "," in header:
-        raise Refused(501)
+        raise RefusedError(501)
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
     if not match or not (match[1] or match[2]):
-        raise Refused(400)
+        raise RefusedError(400)
     if not match[1]:
         return max(0, size - int(match[2])), size
     start, stop = int(match[1]), min(size, int(match[2] or size) + 1)
     if start >= stop:
-        raise Refused(500)
+        raise RefusedError(500)
     return start, stop
 
 
@@ -2751,11 +2514,7 @@ SCHEMA_TYPES = {
     "abstractResource": ("", "label file_count file_size", "note"),
     "resource": ("abstractResource", "URI format description content", ""),
     "resourceCatalog": ("resource", "", ""),
-    "experimentData": (
-        "",
-        "ID project label",
-        "date time note resources/resource:abstractResource",
-    ),
+    "experimentData": ("", "ID project label", "date time note resources/resource:abstractResource"),
     "subjectAssessorData": ("experimentData", "", "subject_ID age"),
     "imageSessionData": (
         "subjectAssessorData",
@@ -2825,8 +2584,7 @@ def schema_type(name: str) -> str:
 def schema_document() -> bytes:
     """A reduced xnat.xsd."""
     roots = [
-        f'<xs:element name="{root_name("xnat:" + name)[5:]}" type="xnat:{name}"/>\n'
-        for name in SCHEMA_TYPES
+        f'<xs:element name="{root_name("xnat:" + name)[5:]}" type="xnat:{name}"/>\n' for name in SCHEMA_TYPES
     ]
     types = [schema_type(name) for name in SCHEMA_TYPES]
     return (SCHEMA_HEAD + "".join(roots + types) + "</xs:schema>\n").encode()
@@ -2906,38 +2664,24 @@ def added(members: list[Member], fault: Fault) -> list[Member]:
     """The members and one that XNAT never had, whatever its name."""
     data, mode = as_content(fault.get("data", b"")), fault.get("mode", 0)
     compression = fault.get("compression")
-    extra = Member(
-        fault.get("name", "extra"),
-        data,
-        mode=mode,
-        compression=compression,
-        forced=True,
-    )
+    extra = Member(fault.get("name", "extra"), data, mode=mode, compression=compression, forced=True)
     return [extra, *members] if fault.get("first") else [*members, extra]
 
 
-def replaced(fault: Fault) -> Answer | None:
+def replaced(fault: Fault, path: str) -> Answer | None:
     """The answer that a fault gives instead of the site's, if it does."""
     if fault.kind == "html":
         return web_page(fault.get("body", "<h1>Welcome</h1>"))
     if fault.kind == "redirect":
-        return Answer(
-            fault.get("status", 302), [("Location", fault.get("location", "/"))], b""
-        )
+        location = fault.get("location", "/").replace("{path}", path)
+        return Answer(fault.get("status", 302), [("Location", location)], b"")
     if fault.kind == "answer":
         headers = list(fault.get("headers", {}).items())
         return Answer(fault.get("status", 200), headers, fault.get("body", b""))
     if fault.kind != "status":
         return None
     status = fault.get("status", 503)
-    usual = {
-        401: "tomcat",
-        403: "tomcat",
-        429: "nginx",
-        502: "nginx",
-        503: "nginx",
-        504: "nginx",
-    }
+    usual = {401: "tomcat", 403: "tomcat", 429: "nginx", 502: "nginx", 503: "nginx", 504: "nginx"}
     page = fault.get("page") or usual.get(status, "restlet")
     answer = error_page(status, fault.get("message", ""), page)
     if fault.get("retry_after") is not None:
@@ -2945,13 +2689,15 @@ def replaced(fault: Fault) -> Answer | None:
     return answer
 
 
-class ConnectionCut(Exception):
+class ConnectionCutError(Exception):
     """The connection is to break here."""
 
 
-def interrupted(
-    pieces: Iterable[Piece], fault: Fault, stop: Callable[[], None]
-) -> Iterator[Piece]:
+class ServerStopsError(ConnectionCutError):
+    """All connections are."""
+
+
+def interrupted(pieces: Iterable[Piece], fault: Fault) -> Iterator[Piece]:
     """A body to which something happens after so many bytes."""
     left = fault.get("after") or 0
     pieces = iter(pieces)
@@ -2970,9 +2716,7 @@ def interrupted(
                 yield piece[left:]
                 yield from pieces
                 return
-            if fault.kind == "stop":
-                stop()
-            raise ConnectionCut()
+            raise ServerStopsError() if fault.kind == "stop" else ConnectionCutError()
 
 
 # --- Sending ------------------------------------------------------------------------------
@@ -2983,9 +2727,7 @@ class Wire:
 
     BATCH = 500  # chunks handed to the system at once; it takes 1024 buffers
 
-    def __init__(
-        self, sock: Any, record: Request, framed: bool, rate: float | None
-    ) -> None:
+    def __init__(self, sock: Any, record: Request, framed: bool, rate: float | None) -> None:
         self.sock, self.record, self.framed, self.rate = sock, record, framed, rate
         self.buffers: list[Any] = []
         self.pending = bytearray()
@@ -3046,15 +2788,20 @@ class Wire:
         if sent < total:
             self.sock.sendall(b"".join(self.buffers)[sent:])
 
-    def end(self) -> None:
-        """The end of a whole body."""
+    def finish_body(self) -> None:
+        """Send what is left of a whole body, but for its last line."""
+        if self.framed and self.pending:
+            self.buffers.append(b"" if self.first else b"\r\n")
+            self.buffers.append(b"%x\r\n" % len(self.pending))
+            self.first = False
+            self.queue(bytes(self.pending))
         if self.framed:
-            last = b"" if self.first else b"\r\n"
-            if self.pending:
-                self.buffers.append(last + b"%x\r\n" % len(self.pending))
-                self.queue(bytes(self.pending))
-                last = b"\r\n"
-            self.buffers.append(last + b"0\r\n\r\n")
+            self.flush()
+
+    def finish(self) -> None:
+        """Send the last line, or what has a length."""
+        if self.framed:
+            self.buffers.append(b"0\r\n\r\n" if self.first else b"\r\n0\r\n\r\n")
         self.flush()
 
     def break_off(self) -> None:
@@ -3080,9 +2827,7 @@ def head_start(pieces: Iterator[Piece]) -> tuple[list[Piece], bool]:
     return start, True
 
 
-ILLEGAL = re.compile(
-    r'[^!-~]|["<>\\^`{|}\[\]]'
-)  # what Tomcat refuses in a request line
+ILLEGAL = re.compile(r'[^!-~]|["<>\\^`{|}\[\]]')  # what Tomcat refuses in a request line
 
 
 class Connection:
@@ -3094,7 +2839,7 @@ class Connection:
 
     def run(self) -> None:
         """Answer requests until either side has enough."""
-        with suppress(OSError, ConnectionCut, ValueError):
+        with suppress(OSError, ConnectionCutError, ValueError):
             while self.one_request():
                 pass
 
@@ -3108,18 +2853,13 @@ class Connection:
         headers = self.read_headers()
         body = self.input.read(int(headers.get("content-length") or 0))
         self.sock.settimeout(None)
-        if len(parts) != 3:
-            parts = [*parts[:2], "", ""][:2] + ["HTTP/1.1"]
-        method, target, version = parts
+        method, target, version = [*parts, "", "", ""][:3]
         record = self.server.arrived(method, target, headers, body)
         try:
-            keep = (
-                version == "HTTP/1.1"
-                and headers.get("connection", "").lower() != "close"
-            )
+            keep = version == "HTTP/1.1" and headers.get("connection", "").lower() != "close"
             return self.reply(record, version, keep, len(line))
         finally:
-            record.end_time = time.monotonic()
+            self.server.ended(record)
 
     def read_headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
@@ -3134,37 +2874,22 @@ class Connection:
         """Find the answer and send it."""
         faults = self.server.struck(record)
         for fault in faults:
-            if (
-                fault.kind == "silence"
-                and fault.get("after") is None
-                and not fault.get("between")
-            ):
+            if fault.kind == "silence" and fault.get("after") is None and not fault.get("between"):
                 self.server.wait(fault.get("seconds", 0))
         self.server.wait(self.server.latency)
         if length > BUFFER or ILLEGAL.search(record.path):
-            answer = error_page(
-                400, "Invalid character found in the request target", "tomcat"
-            )
+            answer = error_page(400, "Invalid character found in the request target", "tomcat")
         else:
             answer = self.server.answer_to(record, faults)
         return self.send(record, answer, faults, version, keep and not answer.closes)
 
-    def send(
-        self,
-        record: Request,
-        answer: Answer,
-        faults: list[Fault],
-        version: str,
-        keep: bool,
-    ) -> bool:
+    def send(self, record: Request, answer: Answer, faults: list[Fault], version: str, keep: bool) -> bool:
         """Send an answer, as the faults want it; false when the connection is to end."""
-        body: Iterator[Piece] = iter(
-            [answer.body] if isinstance(answer.body, bytes) else answer.body
-        )
+        body: Iterator[Piece] = iter([answer.body] if isinstance(answer.body, bytes) else answer.body)
         for fault in faults:
             timed = fault.kind == "silence" and fault.get("after") is not None
             if timed or fault.kind in ("cut", "truncate", "stop"):
-                body = interrupted(body, fault, self.server.stop)
+                body = interrupted(body, fault)
             if fault.kind == "truncate" and answer.length is not None:
                 answer.length = min(answer.length, fault.get("after") or 0)
         if record.method != "HEAD" and answer.length is None and not answer.chunked:
@@ -3172,35 +2897,29 @@ class Connection:
             keep = keep and not answer.closes
         framed = answer.chunked or answer.length is None
         keep = keep and not (framed and version != "HTTP/1.1")
-        rate = next(
-            (f.get("rate") for f in faults if f.kind == "slow"), self.server.rate
-        )
+        rate = next((f.get("rate") for f in faults if f.kind == "slow"), self.server.rate)
         wire = Wire(self.sock, record, framed and version == "HTTP/1.1", rate)
         wire.head(self.head(record, answer, framed, version, keep))
-        with self.server.transfer(answer.transfer):
-            if record.method == "HEAD":
-                wire.flush()
-            else:
-                keep = self.send_body(wire, body) and keep
-        return keep
+        if answer.transfer:
+            self.server.began(record)
+        if record.method == "HEAD":
+            wire.flush()
+            return keep
+        return self.send_body(wire, body) and keep
 
-    def buffered(
-        self, answer: Answer, body: Iterator[Piece]
-    ) -> tuple[Answer, Iterator[Piece]]:
+    def buffered(self, answer: Answer, body: Iterator[Piece]) -> tuple[Answer, Iterator[Piece]]:
         """As Tomcat does: a short body gets a length, an early failure its own page."""
         try:
             start, whole = head_start(body)
-        except BrokenBody:
+        except BrokenBodyError:
             text = "An exception occured writing the response entity"
             failed = error_page(500, text, "tomcat")
             return failed, iter([failed.body])  # type: ignore[list-item]
         if whole:
-            answer.length = sum(len(piece) for piece in start)  # type: ignore[arg-type]
+            answer.length = sum(len(piece) for piece in start)  # type: ignore[arg-type, misc]
         return answer, itertools.chain(start, body)
 
-    def head(
-        self, record: Request, answer: Answer, framed: bool, version: str, keep: bool
-    ) -> bytes:
+    def head(self, record: Request, answer: Answer, framed: bool, version: str, keep: bool) -> bytes:
         """The status line, without a reason, and the headers."""
         record.status = answer.status
         headers = list(answer.headers)
@@ -3210,10 +2929,7 @@ class Connection:
             headers.append(("Content-Length", str(answer.length)))
         if not keep:
             headers.append(("Connection", "close"))
-        lines = [
-            f"HTTP/1.1 {answer.status} ",
-            *(f"{name}: {value}" for name, value in headers),
-        ]
+        lines = [f"HTTP/1.1 {answer.status} ", *(f"{name}: {value}" for name, value in headers)]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
 
     def send_body(self, wire: Wire, body: Iterator[Piece]) -> bool:
@@ -3225,12 +2941,16 @@ class Connection:
                     self.server.wait(piece.seconds)
                 else:
                     wire.write(piece)
-        except BrokenBody:
+        except BrokenBodyError:
             pass  # XNAT ends it as if it were whole
-        except (ConnectionCut, ReadError):
+        except (ConnectionCutError, ReadError) as error:
             wire.break_off()
+            if isinstance(error, ServerStopsError):
+                self.server.stop()
             return False
-        wire.end()
+        wire.finish_body()
+        self.server.ended(wire.record)
+        wire.finish()
         return True
 
 
@@ -3257,7 +2977,7 @@ class XnatServer:
         self.most_transfers = self.open_transfers = 0
         self.faults: list[Fault] = []
         self.lock = threading.Lock()
-        self.connections: set = set()
+        self.connections: set[Any] = set()
         self.stopped = threading.Event()
         self.tls: ssl.SSLContext | None = None
         if certificate:
@@ -3289,9 +3009,7 @@ class XnatServer:
         self.port = self.listener.getsockname()[1]
         self.site.logins.expire()
         self.stopped = threading.Event()
-        self.thread = threading.Thread(
-            target=self.accept, args=(self.listener,), daemon=True
-        )
+        self.thread = threading.Thread(target=self.accept, args=(self.listener,), daemon=True)
         self.thread.start()
         return self
 
@@ -3344,25 +3062,26 @@ class XnatServer:
 
     # The record
 
-    def arrived(
-        self, method: str, target: str, headers: dict[str, str], body: bytes
-    ) -> Request:
+    def arrived(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Request:
         record = Request(time.monotonic(), method, target, headers, body)
         with self.lock:
             self.requests.append(record)
         return record
 
-    @contextlib.contextmanager
-    def transfer(self, counts: bool) -> Iterator[None]:
-        """Count a transfer of files while it lasts."""
+    def began(self, record: Request) -> None:
+        """Count a transfer of files."""
         with self.lock:
-            self.open_transfers += counts
+            record.transfer = True
+            self.open_transfers += 1
             self.most_transfers = max(self.most_transfers, self.open_transfers)
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.open_transfers -= counts
+
+    def ended(self, record: Request) -> None:
+        """Note the end of an answer, before its last bytes: a client that has it all may
+        already ask for more on another connection."""
+        with self.lock:
+            if record.end_time is None:
+                record.end_time = time.monotonic()
+                self.open_transfers -= record.transfer
 
     def clear(self) -> None:
         """Forget the record and the faults."""
@@ -3378,21 +3097,14 @@ class XnatServer:
     # Faults
 
     def fault(
-        self,
-        kind: str,
-        match: str = "",
-        times: int | None = 1,
-        skip: int = 0,
-        **details: Any,
+        self, kind: str, match: str = "", times: int | None = 1, skip: int = 0, **details: Any
     ) -> Fault:
         """Let requests whose `METHOD path?query` match fail; FAULTS has kinds and details."""
         if kind not in FAULTS:
             raise ValueError(f"no such fault: {kind}")
         known = set(re.findall(r"\b(\w+)=", FAULTS[kind]))
         if set(details) - known:
-            raise ValueError(
-                f"{kind} takes {sorted(known)}, not {sorted(set(details) - known)}"
-            )
+            raise ValueError(f"{kind} takes {sorted(known)}, not {sorted(set(details) - known)}")
         fault = Fault(kind, re.compile(match), times, skip, details)
         with self.lock:
             self.faults.append(fault)
@@ -3411,8 +3123,10 @@ class XnatServer:
                 self.expire_sessions()
             if fault.kind == "call":
                 fault.details["action"]()
-        for answer in filter(None, map(replaced, faults)):
-            return answer
+        for fault in faults:
+            answer = replaced(fault, record.path)
+            if answer:
+                return answer
         path, _, query = record.path.partition("?")
         if re.search("%2F", path, re.IGNORECASE):
             return error_page(400, "Invalid URI: noSlash", "tomcat")
@@ -3431,10 +3145,10 @@ def dicom_images(name: str, count: int) -> dict[str, bytes]:
     """Instances of one of pydicom's own images, each with a UID and number of its own."""
     import pydicom
 
-    folder = os.path.join(os.path.dirname(pydicom.__file__), "data", "test_files")
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
     files = {}
     for number in range(1, count + 1):
-        image = pydicom.dcmread(os.path.join(folder, name))
+        image = pydicom.dcmread(folder / name)
         image.SOPInstanceUID = f"{image.SOPInstanceUID}.{number}"
         image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
         image.InstanceNumber = number
@@ -3448,41 +3162,27 @@ def demo_world() -> World:
     """Two projects with a few sessions, the images in them real."""
     world = World()
     project = world.project("proj_3", name="Project 3", aliases=("p3",))
-    session = project.session(
-        "sess_1", subject="subj_1", date="2011-11-17", time="14:23:50"
-    )
+    session = project.session("sess_1", subject="subj_1", date="2011-11-17", time="14:23:50")
     scan = session.scan("1", type="TSE", quality="usable", description="TSE", frames=6)
-    scan.resource(
-        "DICOM", dicom_images("MR_small.dcm", 6), format="DICOM", content="RAW"
-    )
-    scan = session.scan(
-        "2", type="PIB 336mtx", quality="questionable", description="PIB 336mtx"
-    )
-    scan.resource(
-        "DICOM", dicom_images("CT_small.dcm", 4), format="DICOM", content="RAW"
-    )
+    scan.resource("DICOM", dicom_images("MR_small.dcm", 6), format="DICOM", content="RAW")
+    scan = session.scan("2", type="PIB 336mtx", quality="questionable", description="PIB 336mtx")
+    scan.resource("DICOM", dicom_images("CT_small.dcm", 4), format="DICOM", content="RAW")
     text = {"qc.txt": b"passed\n"}
     session.assessor("sess_1_QC").resource("DATA", text, format="TXT")
-    session.reconstruction("R1", type="RECON A").resource(
-        "NIFTI", {"r1.nii": bytes(700)}
-    )
+    session.reconstruction("R1", type="RECON A").resource("NIFTI", {"r1.nii": bytes(700)})
     session.resource("NOTES", {"n.txt": b"a calm subject\n"}, format="TXT")
     other = world.project("proj_1", name="Project 1")
     for number, date in ((1, "2010-02-01"), (2, "2012-06-30")):
         id, label = f"xnat_E000{number}", f"visit_{number}"
         visit = other.session(label, subject="subj_7", date=date, id=id)
         scan = visit.scan("1", type="T1", description="t1_mprage_sag")
-        scan.resource(
-            "DICOM", dicom_images("MR_small.dcm", 2), format="DICOM", content="RAW"
-        )
+        scan.resource("DICOM", dicom_images("MR_small.dcm", 2), format="DICOM", content="RAW")
     return world
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the demonstration until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(
-        description="A small demonstration XNAT (admin/admin)."
-    )
+    parser = argparse.ArgumentParser(description="A small demonstration XNAT (admin/admin).")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--context", default="", help="a path in front, such as /xnat")
     options = parser.parse_args(argv)
