@@ -580,7 +580,7 @@ def is_of_type(experiment: Any, type: str) -> bool:
         "xnat:imageSessionData": session and is_image_session(experiment.type),
         "xnat:imageAssessorData": not session,
     }
-    return abstract.get(type, experiment.type == type)
+    return abstract.get(type, bool(experiment.type == type))
 
 
 # --- Listings -------------------------------------------------------------------------
