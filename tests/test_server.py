@@ -370,6 +370,32 @@ def test_rights_in_lists(server: XnatServer) -> None:
     assert [row["label"] for row in ask(server, "/data/experiments?project=P2", user=eve).rows] == []
 
 
+def test_shared_sessions_may_be_missing_in_the_list_of_all(server: XnatServer) -> None:
+    bob = ("bob", "pass:word")
+    mr1 = session_of(server)
+    labels = [row["label"] for row in ask(server, "/data/experiments", user=bob).rows]
+    assert labels == ["MR1", "MR1_QC", "MR2", "Q1"]
+    server.world.experiments.insert(0, mr1.project.session("MR0"))  # not shared
+    labels = [row["label"] for row in ask(server, "/data/experiments", user=bob).rows]
+    assert labels == ["MR1_QC", "MR2", "Q1"]
+    labels = [row["label"] for row in ask(server, "/data/projects/P2/experiments", user=bob).rows]
+    assert labels == ["Shared_01", "MR2", "Q1"]
+    assert ask(server, E, user=bob).status == 200
+
+
+def test_path_segments_are_raw(server: XnatServer) -> None:
+    project = server.world.projects[0]
+    session = project.session("my session")
+    session.scan("1").resource("MY DICOM", {"a.dcm": b"a"})
+    assert ask(server, "/data/projects/P1/experiments/my%20session").status == 404
+    files = f"/data/experiments/{session.id}/scans/1/resources/MY%20DICOM/files"
+    assert ask(server, files).status == 404
+    assert len(ask(server, "/data/experiments?label=my%20session").rows) == 1
+    both = f"/data/experiments/XNAT_E00001,{session.id}/scans/1/files?format=zip"
+    assert {name.split("/")[0] for name in ask(server, both).names} == {"MR1", "my session"}
+    assert ask(server, f"{E}/scans/{'1,' * 4096}1/files").status == 400  # Tomcat's 8 KB
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

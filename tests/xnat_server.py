@@ -781,7 +781,7 @@ class Node:
 
 def resource_node(resource: Resource, world: World) -> Node:
     holder: Any = resource.holder
-    folder = resource.label or "resource"
+    folder = f"scan_{holder.id}" if isinstance(holder, Scan) else resource.label or "resource"
     uri = f"/data/xnat/archive/{path_on_disk(resource)}/{folder}_catalog.xml"
     owner = str(holder.number) if isinstance(holder, Scan) else "null"
     hidden = {"xnat_abstractResource_id": str(resource.id)}
@@ -987,6 +987,15 @@ def list_lines(path: str, nodes: list[Node], world: World) -> Iterator[str]:
         yield f"</xnat:{wrapper}>"
 
 
+def indented(lines: Iterable[str]) -> Iterator[str]:
+    """The lines with two blanks for each element that is open."""
+    depth = 0
+    for line in lines:
+        depth -= line.startswith("</")
+        yield "  " * depth + line
+        depth += line[1] not in "/!" and "</" not in line
+
+
 def xml_document(node: Node, world: World) -> bytes:
     """The document, with every schema's namespace on its root element."""
     prefixes = dict(SCHEMAS)
@@ -995,7 +1004,7 @@ def xml_document(node: Node, world: World) -> bytes:
     declared = "".join(attribute("xmlns:" + name, uri) for name, uri in prefixes.items())
     lines = lines_of(node, root_name(node.type), world, declared)
     head = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
-    return (head + "\n".join(lines) + "\n").encode()
+    return (head + "\n".join(indented(lines)) + "\n").encode()
 
 
 def types_in(node: Node) -> str:
@@ -1991,6 +2000,7 @@ class Site:
         ]  # fmt: skip
         records, paged = self.filtered(call, records)
         readable = [each for each in records if self.world.readable_by(call.user, each)]
+        readable = readable if inside else self.as_first_row(records, readable)
         defaults = ["ID", "project", "date", "xsiType", "label", "insert_date", "URI"]
         if not inside and type:
             owner = "subject" if is_image_session(type) or "subject" in type else "session"
@@ -2002,6 +2012,14 @@ class Site:
             rows = [row for pair in zip(readable, rows) for row in by_scan(*pair)]
         title = None if inside else "Matching experiments"
         return self.listed(call, rows, defaults, title=title, total=not paged, extra=extra)
+
+    def as_first_row(self, records: list[Any], readable: list[Any]) -> list[Any]:
+        """The rows that XNAT shows of the site: it asks for the right to read the first of a type
+        and project only, so that who has single sessions by sharing may see too few."""
+        first: dict[tuple[str, str], Any] = {}
+        for each in records:
+            first.setdefault((each.type, each.project.id), each)
+        return [each for each in readable if first[each.type, each.project.id] in readable]
 
     def experiments_of(self, call: Call, type: str) -> list[Any]:
         """The experiments that the path's project shows, its own and shared ones."""
