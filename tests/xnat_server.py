@@ -2716,7 +2716,7 @@ class ServerStopsError(ConnectionCutError):
 
 
 def interrupted(pieces: Iterable[Piece], fault: Fault) -> Iterator[Piece]:
-    """A body to which something happens after so many bytes."""
+    """A body to which something happens after so many bytes, or at its end if it is shorter."""
     left = fault.get("after") or 0
     pieces = iter(pieces)
     for piece in pieces:
@@ -2734,7 +2734,13 @@ def interrupted(pieces: Iterable[Piece], fault: Fault) -> Iterator[Piece]:
                 yield piece[left:]
                 yield from pieces
                 return
-            raise ServerStopsError() if fault.kind == "stop" else ConnectionCutError()
+            break
+    if fault.kind == "silence":
+        yield Silence(fault.get("seconds", 0))
+    if fault.kind == "stop":
+        raise ServerStopsError()
+    if fault.kind == "cut":
+        raise ConnectionCutError()
 
 
 # --- Sending ------------------------------------------------------------------------------
@@ -2788,9 +2794,9 @@ class Wire:
 
     def flush(self) -> None:
         """Hand everything to the system, waiting as the rate demands."""
+        self.record.bytes_sent += self.queued
         if self.buffers:
             self.send()
-        self.record.bytes_sent += self.queued
         self.queued = 0
         self.buffers = []
         if self.rate:
@@ -2904,15 +2910,15 @@ class Connection:
     def send(self, record: Request, answer: Answer, faults: list[Fault], version: str, keep: bool) -> bool:
         """Send an answer, as the faults want it; false when the connection is to end."""
         body: Iterator[Piece] = iter([answer.body] if isinstance(answer.body, bytes) else answer.body)
+        if record.method != "HEAD" and answer.length is None and not answer.chunked:
+            answer, body = self.buffered(answer, body)
+            keep = keep and not answer.closes
         for fault in faults:
             timed = fault.kind == "silence" and fault.get("after") is not None
             if timed or fault.kind in ("cut", "truncate", "stop"):
                 body = interrupted(body, fault)
             if fault.kind == "truncate" and answer.length is not None:
                 answer.length = min(answer.length, fault.get("after") or 0)
-        if record.method != "HEAD" and answer.length is None and not answer.chunked:
-            answer, body = self.buffered(answer, body)
-            keep = keep and not answer.closes
         framed = answer.chunked or answer.length is None
         keep = keep and not (framed and version != "HTTP/1.1")
         rate = next((f.get("rate") for f in faults if f.kind == "slow"), self.server.rate)
