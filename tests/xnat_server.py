@@ -3001,6 +3001,7 @@ class XnatServer:
         self.most_transfers = self.open_transfers = 0
         self.faults: list[Fault] = []
         self.lock = threading.Lock()
+        self.switch = threading.Lock()  # one start or stop at a time
         self.connections: set[Any] = set()
         self.stopped = threading.Event()
         self.tls: ssl.SSLContext | None = None
@@ -3025,30 +3026,32 @@ class XnatServer:
 
     def start(self) -> XnatServer:
         """Listen; after a stop on the same port, with no session left."""
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind(("127.0.0.1", self.port))
-        self.listener.listen(128)
-        self.listener.settimeout(0.2)
-        self.port = self.listener.getsockname()[1]
-        self.site.logins.expire()
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self.accept, args=(self.listener,), daemon=True)
-        self.thread.start()
+        with self.switch:
+            self.listener = socket.socket()
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.listener.bind(("127.0.0.1", self.port))
+            self.listener.listen(128)
+            self.listener.settimeout(0.2)
+            self.port = self.listener.getsockname()[1]
+            self.site.logins.expire()
+            self.stopped = threading.Event()
+            self.thread = threading.Thread(target=self.accept, args=(self.listener,), daemon=True)
+            self.thread.start()
         return self
 
     def stop(self) -> None:
         """Stop in the middle of whatever is going on."""
-        self.stopped.set()
-        with suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        with self.lock:
-            connections = list(self.connections)
-        for sock in connections:
+        with self.switch:
+            self.stopped.set()
             with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        self.thread.join()
+                self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+            self.thread.join()
+            with self.lock:
+                connections = list(self.connections)
+            for sock in connections:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def accept(self, listener: socket.socket) -> None:
         while not self.stopped.is_set():
@@ -3058,13 +3061,13 @@ class XnatServer:
                 continue
             except OSError:
                 return
+            with self.lock:
+                self.connections.add(sock)
             threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
 
     def serve(self, sock: Any) -> None:
         """Serve a connection to its end."""
         raw = sock
-        with self.lock:
-            self.connections.add(raw)
         with suppress(OSError):
             sock.settimeout(self.world.keep_alive)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
