@@ -1724,7 +1724,6 @@ class Selection:
     sessions: list[Session]
     holders: list[Holder]
     top: str  # the label that names the archive
-    base: str = ""  # the path of the request up to the holder
 
 
 PROJECT = r"/projects/(?P<project>[^/]+)"
@@ -1803,6 +1802,7 @@ class Site:
         more = []
         if call.new_session:
             path = self.context or "/"
+            path += "; Secure" if call.url.startswith("https:") else ""
             more.append(("Set-Cookie", f"JSESSIONID={call.session_id}; Path={path}; HttpOnly"))
         expiry = f'SESSION_EXPIRATION_TIME="{expires}"; Version=1; Path=/'
         more.append(("Set-Cookie", expiry))
