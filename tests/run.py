@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
         prepare("demo")
         return run(PYTHON, HOME / "tests" / "demo.py", *rest)
     if task == "test":
-        prepare("test")
+        prepare("test,clients")
         return test(rest)
     if task == "bench":
         prepare("bench")
