@@ -1,0 +1,514 @@
+"""Archives and extracted trees: names, what is there already, -overwrite, -z, what standard output says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Xget
+from xnat_server import World, XnatServer
+
+SCANS = ("-ass", "NONE", "-recon", "NONE")
+ACQ1 = ("-acq", "1", *SCANS)
+SCAN_1 = "sess_1/scans/1-TSE/resources/DICOM/files"
+
+
+def read(archive: Path) -> dict[str, bytes]:
+    """Read an archive: its files by name, each proven by its CRC."""
+    with zipfile.ZipFile(archive) as zip:
+        assert len(set(zip.namelist())) == len(zip.namelist())
+        return {name: zip.read(name) for name in zip.namelist()}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Read a folder: its files by name, .xget left out."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if path.name != ".xget"}
+
+
+def hidden(xget: Xget) -> list[str]:
+    """Name what begins with a dot in the output directory, .xget left out."""
+    return [name for name in xget.files() if re.search(r"(^|/)\.(?!xget$)", name)]
+
+
+def asked(server: XnatServer, what: str = "format=zip") -> list[str]:
+    """Name the requests for archives, without what follows their path."""
+    return [request.path.partition("?")[0] for request in server.requests if what in request.path]
+
+
+def write_zip(path: Path, comment: Any = None) -> None:
+    """Make a ZIP of one file, with this comment."""
+    with zipfile.ZipFile(path, "w") as zip:
+        zip.writestr("sess_1/x", "x")
+        if comment is not None:
+            zip.comment = json.dumps(comment).encode()
+
+
+# --- the manual's section 9 ------------------------------------------------------------
+
+
+def test_the_three_archives_of_sess_1(xget: Xget, server: XnatServer) -> None:
+    """Names, contents with XNAT's own paths, standard output, nothing hidden left behind."""
+    outcome = xget("-s", "sess_1", "-o", str(xget.folder))
+    paths = [str(xget.folder / f"sess_1_{kind}.zip") for kind in ("acq", "ass", "recon")]
+    assert (outcome.status, outcome.err) == (0, "")
+    assert sorted(outcome.out.splitlines()) == paths
+    assert xget.files() == ["sess_1_acq.zip", "sess_1_ass.zip", "sess_1_recon.zip"]
+    scan_2 = "sess_1/scans/2-PIB_336mtx/resources/DICOM/files"
+    assert read(xget.folder / "sess_1_acq.zip") == {
+        **{f"{SCAN_1}/{n}.dcm": bytes([n]) * 1000 for n in range(1, 5)},
+        **{f"{scan_2}/{n}.dcm": bytes([n]) * 2000 for n in range(1, 4)},
+    }
+    assert read(xget.folder / "sess_1_ass.zip") == {"sess_1_QC/out/resources/DATA/files/qc.txt": b"fine"}
+    recon = "sess_1/reconstructions/R1-RECON_A/out/resources/NIFTI/files/r1.nii"
+    assert read(xget.folder / "sess_1_recon.zip") == {recon: b"recon"}
+
+
+def test_session_level_resources_are_a_fourth_archive(xget: Xget) -> None:
+    outcome = xget("-s", "sess_1", "-res", "NOTES", *SCANS)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert xget.files() == ["sess_1_acq.zip", "sess_1_res.zip"]
+    assert read(xget.folder / "sess_1_res.zip") == {"sess_1/resources/NOTES/files/n.txt": b"notes"}
+
+
+def test_the_output_directory(xget: Xget) -> None:
+    """Section 8 of the manual: -o tmp is a folder in the current one, which has to be there."""
+    (xget.folder / "tmp").mkdir()
+    outcome = xget("-s", "sess_1", "-o", "tmp", *SCANS)
+    assert outcome == (0, f"tmp{os.sep}sess_1_acq.zip\n", "")
+    assert xget.files() == ["tmp/", "tmp/sess_1_acq.zip"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            ("-proj", "proj_3"),
+            [
+                "p_proj_3_sess_sess_1_acq_ALL_q_ALL_f_DICOM.zip",
+                "p_proj_3_sess_sess_1_ass_ALL_q_ALL_f_DICOM.zip",
+                "p_proj_3_sess_sess_1_recon_ALL_q_ALL_f_DICOM.zip",
+            ],
+        ),
+        (("-acq", '1,TSE,"PIB 336mtx"', *SCANS), ["sess_sess_1_acq_1_TSE_PIB 336mtx_q_ALL_f_DICOM.zip"]),
+        (
+            ("-acq", "-q", "Usable,questionable", *SCANS),
+            ["sess_sess_1_acq_ALL_q_Usable_questionable_f_DICOM.zip"],
+        ),
+        (
+            ("-proj", "Project 3", "-acq", "NONE", "-ass", "sess_1_QC", "-recon", "NONE"),
+            ["p_Project 3_sess_sess_1_ass_sess_1_QC_q_ALL_f_DICOM.zip"],
+        ),
+        (("-acq", "1,*:?x", *SCANS, "-format", "dicom"), ["sess_sess_1_acq_1____x_q_ALL_f_dicom.zip"]),
+        (("-acq", "2", "-recon", "R1", "-ass", "NONE", "-format", "NIFTI"),
+            [
+                "sess_sess_1_acq_2_q_ALL_f_NIFTI.zip",
+                "sess_sess_1_recon_R1_q_ALL_f_NIFTI.zip",
+            ],
+        ),
+        (("-res", "NOTES", "-acq", "NONE", *SCANS), ["sess_sess_1_res_NOTES_q_ALL_f_DICOM.zip"]),
+    ],
+    ids=[
+        "the manual's example",
+        "several items",
+        "a bare flag is ALL; qualities as typed",
+        "a project by its name",
+        "what a file system refuses",
+        "formats",
+        "session-level resources",
+    ],
+)  # fmt: skip
+def test_longname(xget: Xget, flags: tuple[str, ...], expected: list[str]) -> None:
+    outcome = xget("-s", "sess_1", "-longname", *flags)
+    assert outcome.status == 0
+    assert xget.files() == expected
+
+
+def test_the_long_and_the_short_name_are_two_archives(xget: Xget, server: XnatServer) -> None:
+    """The NOTE of the manual's section 9: the same constraints, but another name."""
+    assert xget("-s", "sess_1", "-longname", *SCANS)[0] == 0
+    assert xget("-s", "sess_1", *SCANS).out == "./sess_1_acq.zip\n"
+    assert len(asked(server)) == 2
+
+
+def test_a_name_over_200_bytes_is_cut_and_told_apart_by_a_hash(xget: Xget, server: XnatServer) -> None:
+    long = ",".join(f"größe{n}" for n in range(40))
+    lists = [f"{long},1", f"{long},2"]
+    for items in lists:
+        assert xget("-s", "sess_1", "-longname", "-acq", items, "-quiet", *SCANS)[0] == 0
+    names = xget.files()
+    assert len(names) == 2
+    for name in names:
+        assert re.fullmatch(r"sess_sess_1_acq_größe0_größe1_.*_[0-9a-f]{6,}\.zip", name)
+        assert len(name.encode()) <= 204
+    server.clear()
+    assert xget("-s", "sess_1", "-longname", "-acq", lists[0], "-quiet", *SCANS)[:2] == (0, "")
+    assert server.requests == [], "the same constraints, the same name"
+
+
+@pytest.mark.parametrize(
+    ("label", "file"),
+    [
+        ("a|b<c>?", "a_b_c__"),
+        ("CON", "CON"),
+        ("dots...", "dots..."),
+        ("Ω 日本", "Ω 日本"),
+        ("x" * 250, None),
+    ],
+    ids=[
+        "what a file system refuses",
+        "a device of Windows, harmless with its ending",
+        "dots",
+        "any script",
+        "too long",
+    ],
+)
+def test_a_session_label_becomes_a_file_name(xget: Xget, world: World, label: str, file: Any) -> None:
+    world.sessions()[0].label = label
+    outcome = xget(f"-s={label}", *SCANS)
+    assert (outcome.status, outcome.err) == (0, "")
+    [name] = xget.files()
+    assert name == f"{file}_acq.zip" if file else len(name.encode()) <= 204 and name.startswith("x" * 150)
+
+
+def test_nothing_to_download_is_no_archive_and_no_error(xget: Xget, world: World) -> None:
+    session = world.projects[0].session("bare")
+    session.scan("1", type="T1").resource("DICOM", {}, format="DICOM")
+    session.scan("2", type="T2")
+    assert xget("-s", "bare") == (0, "", "")
+    assert xget("-s", "sess_1", "-acq", "NONE", *SCANS) == (0, "", "")
+    assert xget.files() == []
+
+
+def test_the_comment_says_where_an_archive_comes_from(xget: Xget, world: World, server: XnatServer) -> None:
+    """Server, project, label and accession ID, and -proj and item as they were typed."""
+    session = world.sessions()[0]
+    session.share(world.project("p2", name="Zweites Projekt"), "über")
+    assert xget("-s", "über", "-proj", "Zweites Projekt", *SCANS)[0] == 0
+    with zipfile.ZipFile(xget.folder / "über_acq.zip") as zip:
+        comment = json.loads(zip.comment)
+    assert comment["server"] == server.url
+    assert (comment["project"], comment["label"], comment["id"]) == ("p2", "über", session.id)
+    assert comment["asked"] == {"proj": "Zweites Projekt", "session": "über"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "query", "method"),
+    [
+        ((), "", zipfile.ZIP_DEFLATED),
+        (("-compression", "stored"), "compression=0", zipfile.ZIP_STORED),
+        (("-compression", "deflated"), "compression=8", zipfile.ZIP_DEFLATED),
+    ],
+    ids=["the server's own", "stored", "deflated"],
+)
+def test_compression(
+    xget: Xget, world: World, server: XnatServer, flags: tuple[str, ...], query: str, method: int
+) -> None:
+    world.compression = 8
+    assert xget("-s", "sess_1", *SCANS, *flags)[0] == 0
+    with zipfile.ZipFile(xget.folder / "sess_1_acq.zip") as zip:
+        assert {info.compress_type for info in zip.infolist()} == {method}
+    [request] = [request.path for request in server.requests if "format=zip" in request.path]
+    assert query in request and ("compression" in request) == bool(query)
+
+
+# --- there already ---------------------------------------------------------------------
+
+
+def test_an_archive_is_not_downloaded_again_whatever_the_constraints(xget: Xget, server: XnatServer) -> None:
+    assert xget("-s", "sess_1", *ACQ1)[0] == 0
+    before = (xget.folder / "sess_1_acq.zip").read_bytes()
+    server.clear()
+    outcome = xget("-s", "sess_1", "-format", "ALL", "-q", "questionable", "-res", "NOTES", *SCANS)
+    assert outcome == (0, "./sess_1_res.zip\n", "")
+    assert not any("/scans/" in path for path in asked(server))
+    assert (xget.folder / "sess_1_acq.zip").read_bytes() == before
+
+
+def test_an_archive_by_label_serves_under_that_label_with_or_without_its_project(
+    xget: Xget, server: XnatServer
+) -> None:
+    assert xget("-s", "sess_1", *SCANS)[0] == 0
+    server.clear()
+    assert xget("-s", "sess_1", "-proj", "proj_3", *SCANS) == (0, "", "")
+    assert server.requests == []
+
+
+def foreigners(world: World, server: XnatServer) -> dict[str, Any]:
+    """Comments of archives that are not what is asked for; None: bytes that are no ZIP."""
+    right = {
+        "server": server.url,
+        "project": "proj_3",
+        "label": "sess_1",
+        "id": "XNAT_E00001",
+        "asked": {"proj": "", "session": "sess_1"},
+    }
+    typed = {"proj": "other", "session": "sess_1"}
+    return {
+        "of another session": {**right, "id": "X", "label": "x", "asked": {"proj": "", "session": "x"}},
+        "of another project": {**right, "id": "X", "project": "other", "asked": typed},
+        "of another server": {**right, "server": "http://127.0.0.1:9/xnat"},
+        "with another comment": "made by hand",
+        "with a comment of another shape": [1],
+        "without a comment": None,
+        "that is no ZIP": b"no zip",
+        "that is empty": b"",
+        "that is cut": "cut",
+    }
+
+
+NAMES = list(foreigners(World(), XnatServer(World())))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_archive(xget: Xget, world: World, server: XnatServer, name: str) -> None:
+    """Left alone, a failure; -overwrite replaces it."""
+    path, wrong = xget.folder / "sess_1_acq.zip", foreigners(world, server)[name]
+    if name == "that is cut":
+        assert xget("-s", "sess_1", *SCANS)[0] == 0
+        path.write_bytes(path.read_bytes()[:-400])
+    elif isinstance(wrong, bytes):
+        path.write_bytes(wrong)
+    else:
+        write_zip(path, wrong)
+    before = path.read_bytes()
+    for flags in (SCANS, ("-recon", "NONE")):  # nothing else to do; and with a server at hand
+        outcome = xget("-s", "sess_1", "-proj", "proj_3", *flags)
+        assert outcome.status == 1 and path.read_bytes() == before
+        assert "xget: sess_1 acq: " in outcome.err and "-overwrite" in outcome.err
+        assert outcome.out in ("", "./sess_1_ass.zip\n")
+    assert xget("-s", "sess_1", "-overwrite", *SCANS) == (0, "./sess_1_acq.zip\n", "")
+    assert len(read(path)) == 7 and hidden(xget) == []
+
+
+def test_a_refused_archive_is_named_by_its_path(xget: Xget) -> None:
+    """Whether or not a server had to be asked for the other kinds."""
+    (xget.folder / "sess_1_acq.zip").write_bytes(b"no zip")
+    for flags in (SCANS, ("-ass", "nope", "-recon", "NONE")):
+        assert f".{os.sep}sess_1_acq.zip: " in xget("-s", "sess_1", *flags).err
+
+
+def test_an_archive_of_a_namesake_in_another_project(xget: Xget, world: World) -> None:
+    """Made with -proj A, asked for with -proj B: never taken for the same."""
+    other = world.project("other").session("sess_1")
+    other.scan("1").resource("DICOM", {"other.dcm": b"o"}, format="DICOM")
+    assert xget("-s", "sess_1", "-proj", "other", *SCANS)[0] == 0
+    outcome = xget("-s", "sess_1", "-proj", "proj_3", *SCANS)
+    assert outcome.status == 1 and "other" in outcome.err
+    assert list(read(xget.folder / "sess_1_acq.zip").values()) == [b"o"]
+
+
+def test_overwrite_replaces_whole_and_leaves_the_old_one_where_it_cannot(
+    xget: Xget, world: World, server: XnatServer
+) -> None:
+    assert xget("-s", "sess_1", *ACQ1)[0] == 0
+    before = (xget.folder / "sess_1_acq.zip").read_bytes()
+    server.fault("status", match="/files/?.*(format=zip|[.]dcm)", status=403, times=None)
+    assert xget("-s", "sess_1", "-overwrite", "-retry", "NONE", *SCANS)[:2] == (1, "")
+    assert (xget.folder / "sess_1_acq.zip").read_bytes() == before and hidden(xget) == []
+    server.clear()
+    assert xget("-s", "sess_1", "-overwrite", *SCANS) == (0, "./sess_1_acq.zip\n", "")
+    assert len(read(xget.folder / "sess_1_acq.zip")) == 7
+
+
+# --- extraction ------------------------------------------------------------------------
+
+
+def test_z_extracts_the_archives_tree_and_removes_the_archive(
+    xget: Xget, world: World, server: XnatServer
+) -> None:
+    outcome = xget("-s", "sess_1", "-z", "-res", "NOTES")
+    assert (outcome.status, sorted(outcome.out.splitlines()), outcome.err) == (
+        0,
+        ["./sess_1", "./sess_1_QC"],
+        "",
+    )
+    files = tree(xget.folder)
+    assert len(files) == 10 and hidden(xget) == []
+    assert files[f"{SCAN_1}/4.dcm"] == b"\x04" * 1000
+    assert files["sess_1_QC/out/resources/DATA/files/qc.txt"] == b"fine"
+    assert files["sess_1/resources/NOTES/files/n.txt"] == b"notes"
+    assert all("compression=0" in r.path for r in server.requests if "format=zip" in r.path)
+    for top in ("sess_1", "sess_1_QC"):
+        note = json.loads((xget.folder / top / ".xget").read_text())
+        assert note == {"server": server.url, "project": "proj_3", "label": "sess_1", "id": "XNAT_E00001"}
+
+
+def test_z_leaves_an_archive_of_that_name_alone(xget: Xget) -> None:
+    (xget.folder / "sess_1_acq.zip").write_bytes(b"mine")
+    assert xget("-s", "sess_1", "-z", *SCANS) == (0, "./sess_1\n", "")
+    assert (xget.folder / "sess_1_acq.zip").read_bytes() == b"mine"
+
+
+def test_z_again_brings_only_what_is_new(xget: Xget, world: World, server: XnatServer) -> None:
+    """Nothing; then a new scan; then one new file of a scan that is there."""
+    session = world.sessions()[0]
+    assert xget("-s", "sess_1", "-z")[0] == 0
+    server.clear()
+    assert xget("-s", "sess_1", "-z") == (0, "", "")
+    assert not any(request.transfer for request in server.requests)
+    session.scan("3", type="T2").resource("DICOM", {"new.dcm": b"new"}, format="DICOM")
+    server.clear()
+    assert xget("-s", "sess_1", "-z") == (0, "./sess_1\n", "")
+    [path] = asked(server)
+    assert "/scans/3/" in path
+    session.scans[0].resources[0].add("9.dcm", b"late")
+    server.clear()
+    assert xget("-s", "sess_1", "-z") == (0, "./sess_1\n", "")
+    assert tree(xget.folder)[f"{SCAN_1}/9.dcm"] == b"late"
+    sent = [request.path for request in server.requests if request.transfer]
+    assert len(sent) == 1 and "/scans/1/" in sent[0]
+
+
+def test_z_with_sizes_unlisted_counts_what_is_there(xget: Xget, world: World, server: XnatServer) -> None:
+    world.listed_sizes, world.digests = False, "empty"
+    assert xget("-s", "sess_1", "-z", *SCANS)[0] == 0
+    server.clear()
+    assert xget("-s", "sess_1", "-z", *SCANS) == (0, "", "")
+    assert asked(server) == []
+
+
+def test_z_a_file_that_was_uploaded_anew(xget: Xget, world: World, server: XnatServer) -> None:
+    """It is left alone and a failure; -overwrite replaces the scan's folder as a whole, and only that."""
+    assert xget("-s", "sess_1", "-z", *SCANS)[0] == 0
+    world.sessions()[0].scans[0].resources[0].add("1.dcm", b"re-uploaded")
+    mine = [xget.folder / "sess_1/scans" / scan / "mine.txt" for scan in ("1-TSE", "2-PIB_336mtx")]
+    for path in mine:
+        path.write_text("mine")
+    outcome = xget("-s", "sess_1", "-z", *SCANS)
+    assert outcome[:2] == (1, "")
+    assert "1.dcm" in outcome.err and "differs" in outcome.err and "-overwrite" in outcome.err
+    assert tree(xget.folder)[f"{SCAN_1}/1.dcm"] == b"\x01" * 1000
+    assert xget("-s", "sess_1", "-z", "-overwrite", *ACQ1) == (0, "./sess_1\n", "")
+    files = tree(xget.folder)
+    assert files[f"{SCAN_1}/1.dcm"] == b"re-uploaded" and len(files) == 8
+    assert [path.exists() for path in mine] == [False, True] and hidden(xget) == []
+
+
+def test_z_names_local_files_of_a_fetched_scan_that_the_listing_lacks(xget: Xget, world: World) -> None:
+    assert xget("-s", "sess_1", "-z", *SCANS)[0] == 0
+    for scan in ("1-TSE", "2-PIB_336mtx"):
+        (xget.folder / f"sess_1/scans/{scan}/resources/DICOM/files/mine.txt").write_text("mine")
+    world.sessions()[0].scans[0].resources[0].add("9.dcm", b"late")
+    outcome = xget("-s", "sess_1", "-z", *SCANS)
+    assert outcome[:2] == (0, "./sess_1\n")
+    [line] = outcome.err.splitlines()
+    assert line.startswith("xget: warning: sess_1") and "mine.txt" in line and "1-TSE" in line
+    assert "2-PIB" not in line and "9.dcm" not in line
+    assert (xget.folder / f"{SCAN_1}/mine.txt").exists()
+
+
+def test_z_files_of_another_format_are_not_called_strange(xget: Xget) -> None:
+    """A second run for another format adds to the scan's folder; the server has the first ones, too."""
+    assert xget("-s", "sess_1", "-z", *SCANS)[0] == 0
+    outcome = xget("-s", "sess_1", "-z", "-acq", "2", "-format", "NIFTI", *SCANS)
+    assert (outcome.status, outcome.out) == (0, "./sess_1\n")
+    assert "not on the server" not in outcome.err
+
+
+def test_z_a_folder_of_another_session(xget: Xget, world: World) -> None:
+    """It fails, naming both, with the advice to give it its own -o."""
+    other = world.project("other").session("sess_1")
+    other.scan("7").resource("DICOM", {"other.dcm": b"o"}, format="DICOM")
+    assert xget("-s", "sess_1", "-proj", "proj_3", "-z", *SCANS)[0] == 0
+    before = xget.files()
+    for flags in ((), ("-overwrite",)):
+        outcome = xget("-s", "sess_1", "-proj", "other", "-z", *SCANS, *flags)
+        assert outcome[:2] == (1, "") and xget.files() == before
+        assert "proj_3" in outcome.err and re.search(r"\bother\b", outcome.err) and "-o" in outcome.err
+
+
+def test_z_two_sessions_of_one_label_in_one_run_never_mix(xget: Xget, world: World) -> None:
+    """Two projects' namesakes, asked for by ID: one gets the folder, the other fails."""
+    for number, name in enumerate(("a", "b")):
+        session = world.project(name).session("same", id=f"ID_{name}")
+        session.scan(str(number)).resource("DICOM", {f"{name}.dcm": b"x"}, format="DICOM")
+    outcome = xget("-s", "ID_a,ID_b", "-z")
+    assert outcome.status == 1 and outcome.out == "./same\n"
+    assert len(tree(xget.folder)) == 1
+
+
+def test_z_two_sessions_with_assessors(xget: Xget, world: World) -> None:
+    """Each top folder once, those of assessors being their own."""
+    session = world.projects[0].session("sess_2")
+    session.scan("1").resource("DICOM", {"1.dcm": b"1"}, format="DICOM")
+    for label in ("sess_2_QC", "sess_2_FS"):
+        session.assessor(label).resource("DATA", {"x.txt": label.encode()})
+    outcome = xget("-s", "sess_1,sess_2", "-z")
+    assert (outcome.status, outcome.err) == (0, "")
+    tops = ["./sess_1", "./sess_1_QC", "./sess_2", "./sess_2_FS", "./sess_2_QC"]
+    assert sorted(outcome.out.splitlines()) == tops
+    assert all((xget.folder / top / ".xget").is_file() for top in tops)
+    assert xget("-s", "sess_1,sess_2", "-z") == (0, "", "")
+
+
+def test_z_assessors_below_their_session_in_the_old_layout(xget: Xget, world: World) -> None:
+    """What standard output names is there; a second run finds it."""
+    world.old_assessor_layout = True
+    outcome = xget("-s", "sess_1", "-z", "-acq", "NONE", "-recon", "NONE")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert all((xget.folder / top).is_dir() for top in outcome.out.splitlines())
+    assert list(tree(xget.folder).values()) == [b"fine"]
+    assert xget("-s", "sess_1", "-z", "-acq", "NONE", "-recon", "NONE") == (0, "", "")
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder on another file system, where there is one."""
+    top = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
+    folder = Path(tempfile.mkdtemp(dir=top))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights of their own there")
+@pytest.mark.parametrize("where", ["sess_1", "sess_1/scans", "sess_1/scans/1-TSE"])
+def test_z_a_link_that_the_user_put_in_the_place_of(
+    xget: Xget, world: World, server: XnatServer, elsewhere: Path, where: str
+) -> None:
+    """Followed, also to another file system, in the first run, the next, and with -overwrite."""
+    link = xget.folder / where
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(elsewhere)
+    assert xget("-s", "sess_1", "-z", *ACQ1) == (0, "./sess_1\n", "")
+    assert link.is_symlink() and len(tree(elsewhere)) == 4
+    assert {path.name for path in link.rglob("*.dcm")} == {f"{n}.dcm" for n in range(1, 5)}
+    server.clear()
+    assert xget("-s", "sess_1", "-z", *ACQ1) == (0, "", "") and asked(server) == []
+    world.sessions()[0].scans[0].resources[0].add("1.dcm", b"re-uploaded")
+    assert xget("-s", "sess_1", "-z", "-overwrite", *ACQ1) == (0, "./sess_1\n", "")
+    assert link.is_symlink() and b"re-uploaded" in tree(elsewhere).values()
+
+
+def test_z_a_shared_session_has_its_own_label_as_folder(xget: Xget, world: World) -> None:
+    world.sessions()[0].share(world.project("p2"), "there")
+    assert xget("-s", "there", "-proj", "p2", "-z", *SCANS) == (0, "./sess_1\n", "")
+    note = json.loads((xget.folder / "sess_1/.xget").read_text())
+    assert note["id"] == "XNAT_E00001" and note["project"] in ("proj_3", "p2")
+    assert xget("-s", "sess_1", "-proj", "proj_3", "-z", *SCANS) == (0, "", "")
+
+
+def test_z_one_lost_assessor_folder_comes_again(xget: Xget, server: XnatServer) -> None:
+    assert xget("-s", "sess_1", "-z")[0] == 0
+    shutil.rmtree(xget.folder / "sess_1_QC")
+    server.clear()
+    assert xget("-s", "sess_1", "-z") == (0, "./sess_1_QC\n", "")
+    assert len(asked(server)) == 1
+
+
+def test_z_a_folder_of_the_users_own_is_kept(xget: Xget) -> None:
+    """A folder of that name without a .xget is filled, and its files are left as they are."""
+    (xget.folder / "sess_1").mkdir()
+    (xget.folder / "sess_1/notes.txt").write_text("mine")
+    assert xget("-s", "sess_1", "-z", *SCANS) == (0, "./sess_1\n", "")
+    assert (xget.folder / "sess_1/notes.txt").read_text() == "mine"
+    assert (xget.folder / "sess_1/.xget").exists()
