@@ -427,14 +427,14 @@ def test_z_a_folder_of_another_session(xget: Xget, world: World) -> None:
         assert "proj_3" in outcome.err and re.search(r"\bother\b", outcome.err) and "-o" in outcome.err
 
 
-def test_z_two_sessions_of_one_label_in_one_run_never_mix(xget: Xget, world: World) -> None:
-    """Two projects' namesakes, asked for by ID: one gets the folder, the other fails."""
-    for number, name in enumerate(("a", "b")):
+def test_z_sessions_of_one_label_in_one_run_never_mix(xget: Xget, world: World) -> None:
+    """Namesakes of several projects, asked for by ID: one gets the folder, the others fail."""
+    for name in "abcdefgh":
         session = world.project(name).session("same", id=f"ID_{name}")
-        session.scan(str(number)).resource("DICOM", {f"{name}.dcm": b"x"}, format="DICOM")
-    outcome = xget("-s", "ID_a,ID_b", "-z")
-    assert outcome.status == 1 and outcome.out == "./same\n"
-    assert len(tree(xget.folder)) == 1
+        session.scan(name).resource("DICOM", {f"{name}.dcm": b"x"}, format="DICOM")
+    outcome = xget("-s", ",".join(f"ID_{name}" for name in "abcdefgh"), "-z", "-j", "8")
+    assert (outcome.status, outcome.out) == (1, "./same\n")
+    assert outcome.err.count("its own -o") == 7 and len(tree(xget.folder)) == 1
 
 
 def test_z_two_sessions_with_assessors(xget: Xget, world: World) -> None:
@@ -512,3 +512,13 @@ def test_z_a_folder_of_the_users_own_is_kept(xget: Xget) -> None:
     assert xget("-s", "sess_1", "-z", *SCANS) == (0, "./sess_1\n", "")
     assert (xget.folder / "sess_1/notes.txt").read_text() == "mine"
     assert (xget.folder / "sess_1/.xget").exists()
+
+
+def test_z_a_late_file_of_a_scan_without_a_type_lands_beside_the_others(xget: Xget, world: World) -> None:
+    """XNAT names such a scan's folder by its ID alone; so does what comes by itself."""
+    resource = world.sessions()[0].scan("3").resource("DICOM", {"1.dcm": b"1"}, format="DICOM")
+    assert xget("-s", "sess_1", "-z", "-acq", "3", *SCANS)[0] == 0
+    resource.add("2.dcm", b"22")
+    assert xget("-s", "sess_1", "-z", "-acq", "3", *SCANS)[0] == 0
+    folder = "sess_1/scans/3/resources/DICOM/files"
+    assert tree(xget.folder) == {f"{folder}/1.dcm": b"1", f"{folder}/2.dcm": b"22"}

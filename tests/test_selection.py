@@ -80,6 +80,12 @@ def test_acq_matches(xget: Xget, ugly: Any, items: str, expected: str) -> None:
     assert found.get("acq", []) == expected.split()
 
 
+def test_acq_does_not_match_what_the_mapping_does_not_name(xget: Xget, ugly: Any) -> None:
+    """A scan's xsi:type is none of its names, not even where it has no type of its own."""
+    _, outcome = listed(xget, "-acq", "xnat:mrScanData")
+    assert outcome.status == 4 and "matches nothing" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
