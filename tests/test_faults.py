@@ -256,14 +256,14 @@ def servers() -> Iterable[Row]:
     )
     stop = (on(ZIP, "stop", after=2_000_000),)
     yield Row("stop", "the server stops in mid-stream, for good", "keeps what came; status 3", stop)._replace(
-        status=3, says=("no connection",), files=REST, lost=("2-PIB_336mtx/resources/DICOM/files/3.dcm",)
+        status=3, says=("no connection",), files=REST, lost=SOME, world=large
     )
     yield Row("expire", "the log-in ends before the archive is asked for", AGAIN, (on(ZIP, "expire"),))
     yield Row("401", "401 in mid-run, once", AGAIN, (on(ZIP, "status", status=401),))
     cut = (on(ZIP, "cut", after=2_000_000), on(f"{ZIP}|{ONE}", "status", status=401, skip=1, **ALWAYS))
     yield Row(
         "401-always", "401 in mid-run, again and again", "ends the run, keeps what came; status 3", cut
-    )._replace(status=3, says=("refused",), files=REST, lost=("2-PIB_336mtx/resources/DICOM/files/3.dcm",))
+    )._replace(status=3, says=("refused",), files=REST, lost=SOME, world=large)
     guest = switch(require_login=False)
     yield Row(
         "guest",
