@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
-import termios
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -122,7 +119,10 @@ def test_the_list_includes_what_is_there_already(xget: Xget) -> None:
 
 def on_terminal(xget: Xget, *args: str, columns: int = 80) -> tuple[int, str]:
     """Run xget with a terminal of this width as standard output and error."""
+    import fcntl
     import pty
+    import struct
+    import termios
 
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
