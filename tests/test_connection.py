@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Optional
 import pytest
 from conftest import Xget
 from network import Authority, Proxy, basic
-from xnat_server import World, XnatServer
+from xnat_server import Synthetic, World, XnatServer
 
 ALL_THREE = ["sess_1_acq.zip", "sess_1_ass.zip", "sess_1_recon.zip"]
 ONE = ("-s", "sess_1", "-acq", "1", "-ass", "NONE", "-recon", "NONE")
@@ -258,7 +258,7 @@ MOMENTS = {
     "during a listing": ("silence", "/files.*format=json", {"seconds": 60}),
     "before a transfer's first byte": ("silence", "format=zip", {"seconds": 60}),
     "in the middle of a transfer": ("silence", "format=zip", {"seconds": 60, "after": 3000}),
-    "during a slow transfer": ("slow", "format=zip", {"rate": 300}),
+    "during a slow transfer": ("slow", "format=zip", {"rate": 20000}),
     "while waiting to try again": ("status", "format=zip", {"status": 503}),
 }
 
@@ -269,6 +269,8 @@ MOMENTS = {
 def test_a_signal_logs_out_and_leaves_nothing_behind(
     kind: str, match: str, details: dict[str, Any], number: signal.Signals, xget: Xget, server: XnatServer
 ) -> None:
+    big = server.world.sessions()[0].scans[0].resources[0]
+    big.add("big.dcm", Synthetic(4_000_000))
     server.fault(kind, match=match, times=None, **details)
     process = xget.start(*ONE, "-retry", "60")
     wait_until(lambda: len(sent(server, match)) > 0 and not (kind == "slow" and not xget.files()))
@@ -314,12 +316,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture
-def secure(world: World, authority: Authority) -> Iterator[XnatServer]:
-    """The same world as `server`'s, with TLS."""
-    with XnatServer(
-        world, certificate=authority.issue("127.0.0.1", "localhost", "xnat.example.org")
-    ) as server:
-        yield server
+def secure(world: World, server: XnatServer, authority: Authority) -> Iterator[XnatServer]:
+    """The same site as `server`, with TLS."""
+    certificate = authority.issue("127.0.0.1", "localhost", "xnat.example.org")
+    with XnatServer(world, certificate=certificate) as secure:
+        secure.site = server.site
+        yield secure
 
 
 @pytest.mark.parametrize("match", [LOGIN, "format=xml", "/files.*format=json", "format=zip"])
