@@ -14,6 +14,7 @@ import importlib.util
 import io
 import os
 import random
+import shutil
 import struct
 import sys
 import tempfile
@@ -302,6 +303,7 @@ def verdict(archive: bytes, listed: str, extract: bool) -> None:
                 bench.arrives(SOUND)
             complete, kept = bench.complete(), bench.kept()
             bench.archive.store.discard()
+        assert bench.arrived() <= set(FILES), "a file is kept under a name that XNAT never gave it"
         assert kept == {name: FILES[name] for name in bench.arrived()}, "what is kept is not what is listed"
         if complete:
             assert kept == FILES, "complete, and yet something is missing"
@@ -338,6 +340,25 @@ def test_damaged_on_the_way(seed: int, xget: Xget, world: World, server: XnatSer
     else:  # a name that was never listed; the rest is there
         assert done.status == 1
         assert "not listed" in done.err or "leads out" in done.err or "a link" in done.err
+
+
+@pytest.mark.parametrize("again", [(), ("-z",), ("-z", "-overwrite")], ids=["zip", "tree", "overwrite"])
+def test_archive_of_another_top_folder(
+    again: tuple[str, ...], xget: Xget, world: World, server: XnatServer
+) -> None:
+    """An archive whose files would land in another session's folder does not put them there."""
+    other = xget.folder / "sess_2/scans/1-TSE/resources/DICOM/files/1.dcm"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"another session's")
+    with XnatServer(world) as donor:
+        body = fetch_sound(donor, world).replace(b"sess_1/", b"sess_2/")
+    server.fault("answer", match=r"scans/1,2/.*format=zip", body=body)
+    done = xget("-s", "sess_1", "-ass", "NONE", "-recon", "NONE", "-retry", "0.1,0.1,0.1", *again)
+    assert "Traceback" not in done.err
+    assert [path for path in (xget.folder / "sess_2").rglob("*") if path.is_file()] == [other]
+    assert other.read_bytes() == b"another session's"
+    shutil.rmtree(xget.folder / "sess_2")
+    assert_earned(xget.folder, world)
 
 
 def fetch_sound(server: XnatServer, world: World) -> bytes:
