@@ -23,7 +23,8 @@ HEAD = ["session", "kind", "ID", "type", "description", "quality", "resource", "
 def project(world: World) -> Any:
     """Five sessions: the manual's, one shared, a PET one, one with odd resources, one with nothing."""
     project, other = world.projects[0], world.project("other")
-    shared = other.session("at_home", subject="o", date="2020-01-01").share(project, "shared here")
+    shared = other.session("at_home", subject="o", date="2020-01-01")
+    shared.share(project, "shared here")
     shared.scan("1", type="T1").resource("DICOM", {"1.dcm": b"shared"}, format="DICOM")
     pet = project.session("pet", type="xnat:petSessionData", date="2020-01-02")
     pet.scan("4-PT", type="PIB 336mtx").resource("DICOM", {"a/1.dcm": b"1", "2.dcm": b"22"}, format="DICOM")
