@@ -11,17 +11,16 @@ import os
 import re
 import runpy
 import shutil
-import socket
 import subprocess
 import sys
-import threading
 import types
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from conftest import XGET, Outcome, Xget
+from network import Authority, Proxy
 from xnat_server import World, XnatServer, demo_world
 
 HOME = XGET.parent
@@ -96,6 +95,12 @@ class Shell:
         """The files that are there, without those inside extracted folders."""
         return [name for name in self.xget.files() if not re.search(r"/$|/scans/|/\.xget$", name)]
 
+    def images(self) -> int:
+        """How many files came, in archives and in extracted folders."""
+        extracted = [name for name in self.xget.files() if "/files/" in name]
+        archives = [zipfile.ZipFile(path) for path in self.xget.folder.rglob("*.zip")]
+        return len(extracted) + sum(len(archive.namelist()) for archive in archives)
+
 
 @pytest.fixture
 def shell(xget: Xget) -> Shell:
@@ -115,10 +120,11 @@ def need(*tools: str) -> None:
 
 
 class Verdict(NamedTuple):
-    """What a recipe leaves: lines of standard output in any order, and files."""
+    """What a recipe leaves: lines of standard output in any order, files, and what came in them."""
 
     out: list[str]
     files: list[str]
+    images: int
     needs: tuple[str, ...] = ()
 
 
@@ -135,16 +141,19 @@ LISTED = [
     "new_1\tacq\t1\tTSE\t\tusable\tDICOM\t1\t3",
 ]
 VERDICTS = {
-    "See what there is": Verdict(LISTED, []),
-    "Some scans of a session": Verdict(zips("./", "sess_1")[:1], ["sess_1_acq.zip"]),
-    "A subject's sessions of a year": Verdict(zips("data/", "sess_1"), zips("data/", "sess_1")),
+    "See what there is": Verdict(LISTED, [], 0),
+    "Some scans of a session": Verdict(zips("./", "sess_1")[:1], ["sess_1_acq.zip"], 6),
+    "A subject's sessions of a year": Verdict(zips("data/", "sess_1"), zips("data/", "sess_1"), 12),
     "Another format, and the session's own files": Verdict(
-        ["./sess_1_recon.zip", "./sess_1_res.zip"], ["sess_1_recon.zip", "sess_1_res.zip"]
+        ["./sess_1_recon.zip", "./sess_1_res.zip"], ["sess_1_recon.zip", "sess_1_res.zip"], 2
     ),
-    "A public project, without an account": Verdict(["./visitor_1_acq.zip"], ["visitor_1_acq.zip"]),
-    "What was scanned in the last ten days": Verdict(["mirror/new_1"], [], ("date",)),
+    "A public project, without an account": Verdict(["./visitor_1_acq.zip"], ["visitor_1_acq.zip"], 1),
+    "What was scanned in the last ten days": Verdict(["mirror/new_1"], [], 1, ("date",)),
     "A list, in 8 processes": Verdict(
-        zips("data/", "sess_1", "new_1"), [*zips("data/", "sess_1", "new_1"), "sessions.txt"], ("parallel",)
+        zips("data/", "sess_1", "new_1"),
+        [*zips("data/", "sess_1", "new_1"), "sessions.txt"],
+        13,
+        ("parallel",),
     ),
 }
 ELSEWHERE = {  # recipes with a test of their own
@@ -172,6 +181,7 @@ def test_recipe(shell: Shell, world: World, title: str) -> None:
     assert (done.status, done.err) == (0, "")
     assert sorted(done.out.splitlines()) == sorted(verdict.out)
     assert shell.files() == sorted(verdict.files)
+    assert shell.images() == verdict.images
 
 
 def test_recipe_a_session_of_a_project_unpacked(shell: Shell) -> None:
@@ -250,73 +260,16 @@ def test_recipe_once_more_what_failed(shell: Shell, server: XnatServer) -> None:
     assert sorted(shell.files()) == sorted([*zips("data/", "new_1", "sess_1"), "run.jsonl"])
 
 
-def make_certificate(folder: Path, name: str) -> tuple[str, str]:
-    """Write a self-signed certificate for `name`, and its key; returns their paths."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(days=1))
-    builder = builder.not_valid_after(now + datetime.timedelta(days=1))
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "key.pem").write_bytes(private)
-    (folder / "lab-ca.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
-    return str(folder / "lab-ca.pem"), str(folder / "key.pem")
-
-
-def copy(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(1 << 16):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
-
-
-@contextlib.contextmanager
-def running_proxy(port: int) -> Iterator[tuple[str, list[str]]]:
-    """A proxy whose every tunnel leads to `port` here; yields its URL and what it is asked for."""
-    asked: list[str] = []
-
-    def serve(client: socket.socket) -> None:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += client.recv(1)
-        asked.append(head.decode().splitlines()[0])
-        with socket.create_connection(("127.0.0.1", port)) as server, client:
-            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            back = threading.Thread(target=copy, args=(server, client), daemon=True)
-            back.start()
-            copy(client, server)
-            back.join()
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-
-
 def test_recipe_behind_a_proxy(shell: Shell, world: World) -> None:
     """Queries and archives alike go through the proxy, and trust the CA."""
-    folder = shell.xget.folder
-    certificate = make_certificate(folder, "xnat.example.org")
+    authority = Authority(shell.xget.folder, "lab-ca")
+    certificate = authority.issue("xnat.example.org")
     script = recipes()["Behind a proxy, with a CA of your own"]
-    with XnatServer(world, certificate=certificate) as server, running_proxy(server.port) as (url, asked):
-        done = shell(script.replace("http://proxy.example.org:3128", url))
+    with XnatServer(world, certificate=certificate) as server, Proxy(https=server.port) as proxy:
+        done = shell(script.replace("http://proxy.example.org:3128", proxy.url))
     assert (done.status, done.err) == (0, "")
     assert sorted(done.out.splitlines()) == zips("./", "sess_1")
-    assert {line.split()[1] for line in asked} == {"xnat.example.org:443"}
+    assert {(each.method, each.target) for each in proxy.asked} == {("CONNECT", "xnat.example.org:443")}
 
 
 def on_terminal(xget: Xget, *words: str) -> tuple[list[str], str]:
