@@ -97,9 +97,11 @@ class Shell:
 
     def images(self) -> int:
         """How many files came, in archives and in extracted folders."""
-        extracted = [name for name in self.xget.files() if "/files/" in name]
-        archives = [zipfile.ZipFile(path) for path in self.xget.folder.rglob("*.zip")]
-        return len(extracted) + sum(len(archive.namelist()) for archive in archives)
+        count = sum("/files/" in name and name[-1] != "/" for name in self.xget.files())
+        for path in self.xget.folder.rglob("*.zip"):
+            with zipfile.ZipFile(path) as archive:
+                count += len(archive.namelist())
+        return count
 
 
 @pytest.fixture
