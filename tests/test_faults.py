@@ -212,6 +212,17 @@ def connections() -> Iterable[Row]:
     )
     slow = (on(ZIP, "slow", rate=8000),)
     yield Row("slow", "slow, but never silent as long as -timeout", "waits for it; complete", slow, args=wait)
+    gaps = (on(ZIP, "silence", seconds=0.2, between=True),)
+    text = "silence before each file, shorter than -timeout"
+    yield Row("silence-between", text, "waits for it; complete", gaps, args=wait)
+    empty = (on(ZIP, "truncate"),)
+    yield Row("empty-body", "an archive of no bytes at all", AGAIN, empty)
+    empty = (on(ZIP, "answer", status=204),)
+    yield Row("204", "204 instead of the archive", AGAIN, empty)
+    once = (on(ZIP, "cut", after=500, **ALWAYS), on(ONE, "cut", **ALWAYS))
+    yield Row("no-retry", "the connection breaks, with `-retry NONE`", FAILS, once)._replace(
+        args=("-retry", "NONE"), status=1, says=("connection lost",), files=NOTHING
+    )
     listing = (on(LISTING, "silence", seconds=30),)
     yield Row("silence-listing", "silence before the file listing", AGAIN, listing, args=wait)
     single = (on(ZIP, "missing"), on(ONE, "cut", after=100))
@@ -272,6 +283,8 @@ def servers() -> Iterable[Row]:
         (on(LISTING, "expire"),),
         guest,
     )
+    back = (on(ZIP, "fallback"),)
+    yield Row("fallback", "XNAT takes the scans for unmatched, and fails over that", AGAIN, back)
     away = (on(ZIP, "redirect", location="http://127.0.0.1:9/elsewhere", **ALWAYS),)
     yield Row("redirect", "the archive is redirected to another place", "does not follow; file by file", away)
     app = (on(ZIP, "redirect", location="/app/template/XDATScreen_UpdateUser.vm", **ALWAYS),)

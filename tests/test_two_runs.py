@@ -7,12 +7,14 @@ turns read-only, and a file system without locks leave no name that is not earne
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from truth import assert_earned, hidden, read_tree, read_zip, truth
 from xnat_server import Synthetic, World, XnatServer
 
 FLAGS = ("-ass", "NONE", "-recon", "NONE", "-retry", "0.1,0.1", "-timeout", "5")
+PATIENT = (*FLAGS[:-1], "60")
 ZIP = "format=zip"
 
 
@@ -78,23 +81,32 @@ def lockless(xget: Xget, tmp_path: Path) -> None:
     xget.env["PYTHONPATH"] = str(tmp_path / "site")
 
 
+@pytest.fixture
+def gate(server: XnatServer) -> Iterator[threading.Event]:
+    """Holds the next two archives back until it is set."""
+    gate = threading.Event()
+    server.fault("call", match=ZIP, times=2, action=lambda: gate.wait(60))
+    yield gate
+    gate.set()
+
+
 @pytest.mark.parametrize("extract", [(), ("-z",)], ids=["archives", "extract"])
 def test_two_runs_on_the_same_sessions(
-    extract: tuple[str, ...], xget: Xget, server: XnatServer, world: World
+    extract: tuple[str, ...], xget: Xget, server: XnatServer, world: World, gate: threading.Event
 ) -> None:
     """What one run is fetching, the other leaves alone, named and failed; nothing comes twice."""
-    server.rate = 500_000
-    first = xget.start("-s", "s0,s1", *FLAGS, *extract)
-    wait_for(lambda: transfers(server))
-    second = xget("-s", "s0,s1,s2", *FLAGS, *extract)
+    first = xget.start("-s", "s0,s1", *PATIENT, *extract)
+    wait_for(lambda: len(transfers(server)) == 2)
+    second = xget("-s", "s0,s1,s2", *PATIENT, *extract)
+    gate.set()
     done = finish(first)
     assert (done.status, done.err) == (0, "")
     assert second.status == 1
-    assert "another run" in second.err
+    assert re.search("s0 acq: .*another run", second.err)
+    assert re.search("s1 acq: .*another run", second.err)
     assert_earned(xget.folder, world)
     assert max(Counter(transfers(server)).values()) == 1
     assert hidden(xget.folder) == []
-    server.rate = None
     assert xget("-s", "s0,s1,s2", *FLAGS, *extract).status == 0
     assert max(Counter(transfers(server)).values()) == 1
 
@@ -124,12 +136,12 @@ def test_eight_runs_on_overlapping_lists(
     assert max(Counter(transfers(server)).values()) == 1
 
 
-def test_busy_is_a_status_of_its_own(xget: Xget, server: XnatServer) -> None:
-    server.rate = 500_000
-    first = xget.start("-s", "s0", *FLAGS)
+def test_busy_is_a_status_of_its_own(xget: Xget, server: XnatServer, gate: threading.Event) -> None:
+    first = xget.start("-s", "s0", *PATIENT)
     wait_for(lambda: transfers(server))
-    second = xget("-s", "s0", *FLAGS, "-json")
-    assert '"status": "busy"' in second.out
+    second = xget("-s", "s0", *PATIENT, "-json")
+    gate.set()
+    assert [json.loads(line)["status"] for line in second.out.splitlines()] == ["busy"]
     assert second.status == 1
     assert finish(first).status == 0
 
@@ -178,10 +190,12 @@ def test_lockless_old_part_is_dead(xget: Xget) -> None:
 def test_lockless_old_part_has_one_heir(xget: Xget, server: XnatServer, world: World) -> None:
     """A dead part that one run has taken over is alive again."""
     leave_part(xget, 1000)
-    server.fault("silence", match=r"/files\?format=json", seconds=1.5)
-    first = xget.start("-s", "s0", *FLAGS)
+    gate = threading.Event()
+    server.fault("call", match=r"/files\?format=json", action=lambda: gate.wait(60))
+    first = xget.start("-s", "s0", *PATIENT)
     wait_for(lambda: any("files?format=json" in each.path for each in list(server.requests)))
-    second = xget("-s", "s0", *FLAGS)
+    second = xget("-s", "s0", *PATIENT)
+    gate.set()
     assert (finish(first).status, second.status) == (0, 1), second.err
     assert "another run" in second.err
     assert_earned(xget.folder, world)
@@ -213,10 +227,11 @@ def test_part_of_a_killed_run_is_taken_over(xget: Xget, server: XnatServer, worl
 
 
 @pytest.fixture
-def small_disk(xget: Xget) -> Iterator[Path]:
-    """An output directory on a file system of 1 MB."""
+def small_disk(xget: Xget, request: Any) -> Iterator[Path]:
+    """An output directory on a file system of 1 MiB, or so many."""
     folder = Path(tempfile.mkdtemp())
-    options = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    size = f"size={getattr(request, 'param', 1)}m"
+    options = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
     if not shutil.which("mount") or subprocess.run(options, capture_output=True).returncode:
         folder.rmdir()
         pytest.skip("no right to mount a small file system")
@@ -252,10 +267,11 @@ def test_room_for_transfers_in_flight(xget: Xget, server: XnatServer, world: Wor
     assert_earned(small_disk, world)
 
 
+@pytest.mark.parametrize("small_disk", [2], indirect=True, ids=["2MiB"])
 def test_full_disk(xget: Xget, server: XnatServer, world: World, small_disk: Path) -> None:
     """A listing without sizes promises room: when the disk fills up, what is whole is kept, nothing torn."""
     world.listed_sizes = False
-    (small_disk / "filler").write_bytes(bytes(600_000))
+    (small_disk / "filler").write_bytes(bytes(1_600_000))
     done = xget("-s", "s0", *FLAGS)
     assert done.status == 1
     assert "No space left" in done.err
@@ -268,10 +284,11 @@ def test_full_disk(xget: Xget, server: XnatServer, world: World, small_disk: Pat
     assert_earned(small_disk, world)
 
 
+@pytest.mark.parametrize("small_disk", [2], indirect=True, ids=["2MiB"])
 def test_full_disk_extracting(xget: Xget, server: XnatServer, world: World, small_disk: Path) -> None:
     """The same with -z."""
     world.listed_sizes = False
-    (small_disk / "filler").write_bytes(bytes(200_000))
+    (small_disk / "filler").write_bytes(bytes(1_200_000))
     done = xget("-s", "s0", *FLAGS, "-z")
     assert done.status == 1
     assert "No space left" in done.err
