@@ -237,6 +237,10 @@ def connections() -> Iterable[Row]:
     yield Row(
         "html-file-always", "a web page with status 200 instead of a file, always", NAMED, page
     )._replace(status=1, says=("2.dcm: missing",), files=REST, lost=("1-TSE/resources/DICOM/files/2.dcm",))
+    page = (on(ZIP, "missing"), on(ONE, "html"))
+    bare = switch(listed_sizes=False, digests="none")
+    text = "a web page with status 200 instead of a file, once, without sizes and MD5s"
+    yield Row("html-file-bare", text, AGAIN, page, bare)
     page = (on(LISTING, "html"),)
     yield Row("html-listing", "a web page with status 200 instead of the file listing", AGAIN, page)
     page = (on(LISTING, "html", **ALWAYS),)
