@@ -90,7 +90,8 @@ class Bench:
         self.rows = [row(name, sizes, digests) for name in FILES]
         folders = {id: script.Resource(f"10{id}", "DICOM", "DICOM", None, None) for id in "12"}
         items = tuple(
-            script.Item(id, "", type, "", "", (folders[id],)) for id, type in (("1", "T1"), ("2", ""))
+            script.Item(id=id, label="", type=type, description="", quality="", resources=(folders[id],))
+            for id, type in (("1", "T1"), ("2", ""))
         )
         session = script.Session("X_E1", "s", "p", {}, "", "", True, {"acq": items})
         server = types.SimpleNamespace(
