@@ -163,10 +163,10 @@ def test_sessions_are_looked_up_while_others_are_transferred(
 def test_a_server_that_asks_for_room_is_left_alone(
     xget: Xget, world: World, server: XnatServer, status: int
 ) -> None:
-    labels = add_sessions(world, 12, size=50_000)
-    server.rate = 5e5
-    server.fault("status", match="format=zip", skip=5, status=status, retry_after=3)
-    assert xget("-s", ",".join(labels), "-j", "4", "-retry", "0").status == 0
+    labels = add_sessions(world, 12, size=100_000)
+    server.rate = 5e5  # enough to do for longer than the server asks to be left alone
+    server.fault("status", match="format=zip", skip=3, status=status, retry_after=3)
+    assert xget("-s", ",".join(labels), "-retry", "0").status == 0
     (refused,) = [request for request in server.requests if request.status == status]
     again = [r for r in server.requests if r.path == refused.path and r.time > refused.time]
     assert [r.status for r in again] == [200]
