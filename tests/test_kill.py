@@ -157,7 +157,7 @@ def test_old_folder_of_a_killed_overwrite(again: tuple[str, ...], xget: Xget) ->
         xget.url = other.url
         assert xget("-s", "sess_1", "-z").status == 0
         before = xget.files()
-        old = xget.folder / "sess_1/scans/.1-TSE.old/resources/DICOM/files"
+        old = xget.folder / "sess_1/scans/.1-TSE.xget-old/resources/DICOM/files"
         old.mkdir(parents=True)
         (old / "1.dcm").write_bytes(b"old")
         assert xget("-s", "sess_1", *again).status == 0

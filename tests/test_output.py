@@ -59,12 +59,12 @@ def test_paths_are_absolute_where_o_is(xget: Xget) -> None:
     assert paths(xget(*ONE, "-o", str(xget.folder)).out) == [str(xget.folder / "sess_1_acq.zip")]
 
 
-def test_errors_without_a_terminal_are_lines_and_nothing_else(xget: Xget) -> None:
+def test_errors_without_a_terminal_are_a_line_each_and_a_summary(xget: Xget) -> None:
     status, out, err = xget("-s", "nobody,sess_1,nothing")
     assert (status, paths(out)) == (1, ALL_THREE)
     found = lines(err)
-    assert len(found) == 2, err
-    assert [line.split(":")[1].strip() for line in found] == ["nobody", "nothing"]
+    assert len(found) == 3, err
+    assert [line.split(":")[1].strip() for line in found] == ["nobody", "nothing", "3 sessions"]
 
 
 def test_quiet_drops_warnings_and_keeps_errors(xget: Xget) -> None:
