@@ -156,7 +156,11 @@ def statuses() -> Iterable[Row]:
         yield Row(f"{status}-always", f"{status} for every transfer, always", FAILS, always)._replace(
             status=1, says=(str(status),), files=NOTHING
         )
-    for status in (403, 404, 500):
+    denied = (on(ZIP, "status", status=403, **ALWAYS),)
+    yield Row(
+        "403-zip-always", "403 for every ZIP, always", "is not asked again; named, status 1", denied
+    )._replace(status=1, says=("403",), files=NOTHING)
+    for status in (404, 500):
         always = (on(ZIP, "status", status=status, **ALWAYS),)
         yield Row(
             f"{status}-zip-always", f"{status} for every ZIP, always", "asks file by file; complete", always
@@ -290,7 +294,9 @@ def servers() -> Iterable[Row]:
     back = (on(ZIP, "fallback"),)
     yield Row("fallback", "XNAT takes the scans for unmatched, and fails over that", AGAIN, back)
     away = (on(ZIP, "redirect", location="http://127.0.0.1:9/elsewhere", **ALWAYS),)
-    yield Row("redirect", "the archive is redirected to another place", "does not follow; file by file", away)
+    yield Row(
+        "redirect", "the archive is redirected to another place", "does not follow; named, status 1", away
+    )._replace(status=1, says=("redirected to http://127.0.0.1:9/elsewhere",), files=NOTHING)
     app = (on(ZIP, "redirect", location="/app/template/XDATScreen_UpdateUser.vm", **ALWAYS),)
     yield Row(
         "expired-password", "the account needs attention in mid-run", "says so; status 3", app
