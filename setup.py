@@ -31,6 +31,13 @@ setup(
             "types-requests",
             "cryptography>=42",
         ],
+        "bench": [
+            "pyxnat==1.6.4",
+            "xnat==0.8.1",
+            "yaxil==0.17.0",
+            "xnatctl==0.6.0; python_version >= '3.11'",
+            "xnatutils==0.10.0",
+        ],
         # Other people's clients, which have to get along with the test XNAT.
         "clients": ["xnat==0.8.1", "yaxil==0.17.0", "xnatctl==0.6.0; python_version >= '3.11'"],
     },

@@ -2104,7 +2104,8 @@ class Site:
         rows = [resource_row(each) for each in resources]
         names = "xnat_abstractresource_id label element_name category cat_id cat_desc file_count"
         names += " file_size tags content format"
-        return self.listed(call, rows, names.split(), title="Resources")
+        table = Table(names.split(), rows, title="Resources")  # whatever columns= says
+        return table_answer(table, call.query, call.headers.get("accept", ""))
 
     # One record
 
