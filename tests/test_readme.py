@@ -1,6 +1,6 @@
 """Holds README.md to what xget does: recipes, shown output, help, flags, names, requirements.
 
-As a program, `python tests/test_readme.py` puts the help of the day into README.md.
+As a program, `python tests/test_readme.py` puts the help and the fault table of the day into README.md.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import XGET, Outcome, Xget
 from network import Authority, Proxy
+from test_faults import markdown
 from xnat_server import World, XnatServer, demo_world
 
 HOME = XGET.parent
@@ -366,13 +367,31 @@ def test_requirements_agree(xget: Xget, monkeypatch: pytest.MonkeyPatch) -> None
     assert xget("-version", login=False) == (0, f"xget {given['version']}\n", "")
 
 
+def between(marker: str) -> str:
+    """What the README has between two of its comments."""
+    return README.partition(f"<!-- {marker} -->\n")[2].partition(f"<!-- /{marker} -->")[0]
+
+
+def test_fault_table_is_that_of_the_tests() -> None:
+    assert between("faults") == fault_table()
+
+
+def fault_table() -> str:
+    rows = markdown()
+    count = rows.count("\n") - 1
+    return f"<details><summary>{count} faults</summary>\n\n{rows}\n\n</details>\n"
+
+
 def main() -> None:
+    """Refresh the help and the fault table."""
     shown = subprocess.run(
         [sys.executable, str(XGET), "-h"], capture_output=True, text=True, check=True
     ).stdout
     old = section("Help")
     fresh = FENCE.sub(lambda _: f"```text\n{shown}```", old, count=1)
-    (HOME / "README.md").write_text(README.replace(old, fresh), encoding="utf-8")
+    text = README.replace(old, fresh)
+    text = text.replace(f"<!-- faults -->\n{between('faults')}", f"<!-- faults -->\n{fault_table()}")
+    (HOME / "README.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
