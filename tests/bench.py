@@ -509,7 +509,7 @@ def seconds(value: float) -> str:
 
 def table(sections: Iterable[Section]) -> Iterator[str]:
     """Write a Markdown table; a run that failed has no figures to compare."""
-    yield "| | time | | processor time | memory | requests | result |"
+    yield "| | time | ratio | processor time | memory | requests | result |"
     yield "|---|--:|--:|--:|--:|--:|---|"
     for section in sections:
         yield f"| **{section.title}** | | | | | | |"
