@@ -68,7 +68,7 @@ def internet(xget: Xget, server: XnatServer, authority: Authority) -> Iterator[I
 
 
 def write_private(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="")
+    path.write_bytes(text.encode("utf-8"))
     path.chmod(0o600)
 
 
