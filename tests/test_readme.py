@@ -235,13 +235,13 @@ def test_recipe_every_night_by_cron(shell: Shell, server: XnatServer) -> None:
 def test_recipe_slurm_array(shell: Shell) -> None:
     """What each task of the array runs; Slurm itself is not needed."""
     folder = shell.xget.folder
-    (folder / "shared").mkdir()
+    (folder / "scratch").mkdir()
     (folder / "sessions.txt").write_text("new_1\nsess_1\n")
     [script] = blocks("slurm")
     assert script.startswith("#!/bin/sh\n#SBATCH ")
-    done = shell(script.replace("/shared/data", "shared"), "/bin/sh", SLURM_ARRAY_TASK_ID="2")
+    done = shell(script.replace("/scratch/data", "scratch"), "/bin/sh", SLURM_ARRAY_TASK_ID="2")
     assert (done.status, done.err) == (0, "")
-    assert shell.files() == ["sessions.txt", *zips("shared/", "sess_1")]
+    assert shell.files() == ["sessions.txt", *zips("scratch/", "sess_1")]
 
 
 def test_recipe_into_dcm2niix(shell: Shell) -> None:
