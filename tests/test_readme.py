@@ -241,7 +241,7 @@ def test_recipe_slurm_array(shell: Shell) -> None:
     assert script.startswith("#!/bin/sh\n#SBATCH ")
     done = shell(script.replace("/scratch/data", "scratch"), "/bin/sh", SLURM_ARRAY_TASK_ID="2")
     assert (done.status, done.err) == (0, "")
-    assert shell.files() == ["sessions.txt", *zips("scratch/", "sess_1")]
+    assert shell.files() == [*zips("scratch/", "sess_1"), "sessions.txt"]
 
 
 def test_recipe_into_dcm2niix(shell: Shell) -> None:
