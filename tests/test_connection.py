@@ -542,20 +542,17 @@ def test_queries_and_transfers_of_https_go_through_tunnels(
         assert secure.sessions_opened == 1
 
 
+def behind_proxy(scheme: str, authority: Authority) -> list[str]:
+    """The flags that lead to the server that only the proxy knows."""
+    host = f"{scheme}://xnat.example.org"
+    return ["-host", host, "-u", "admin", "-p", "admin", "-cacert", str(authority.file)]
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_a_proxy_is_given_its_own_user_and_password(
     scheme: str, xget: Xget, server: XnatServer, secure: XnatServer, authority: Authority
 ) -> None:
-    account = (
-        "-host",
-        f"{scheme}://xnat.example.org",
-        "-u",
-        "admin",
-        "-p",
-        "admin",
-        "-cacert",
-        authority.file,
-    )
+    account = behind_proxy(scheme, authority)
     with Proxy(server.port, secure.port, account="me:s@cret/1") as proxy:
         xget.env[f"{scheme}_proxy"] = proxy.url.replace("://", "://me:s%40cret%2F1@")
         status, _, err = xget(*account, "-s", "sess_1", "-v", login=False)
@@ -572,16 +569,7 @@ def test_a_proxy_is_given_its_own_user_and_password(
 def test_a_proxy_that_refuses_is_one_line(
     scheme: str, xget: Xget, server: XnatServer, secure: XnatServer, authority: Authority
 ) -> None:
-    account = (
-        "-host",
-        f"{scheme}://xnat.example.org",
-        "-u",
-        "admin",
-        "-p",
-        "admin",
-        "-cacert",
-        authority.file,
-    )
+    account = behind_proxy(scheme, authority)
     with Proxy(server.port, secure.port, account="me:right") as proxy:
         xget.env[f"{scheme}_proxy"] = proxy.url.replace("://", "://me:wr0ng@")
         status, out, err = xget(*account, *ONE, "-retry", "0", login=False)
