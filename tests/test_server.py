@@ -841,7 +841,7 @@ def test_synthetic_contents(size: int) -> None:
 
 def test_program_serves_real_images(tmp_path: Path) -> None:
     pydicom = pytest.importorskip("pydicom")
-    script = Path(__file__).with_name("xnat_server.py")
+    script = Path(__file__).with_name("xnat_server")
     command = [sys.executable, str(script), "--port", "0", "--context", "/xnat"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
