@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import io
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -166,7 +168,7 @@ def test_unknown_faults_are_refused(server: XnatServer) -> None:
         server.fault("earthquake")
     with pytest.raises(ValueError, match="cut takes"):
         server.fault("cut", before=1)
-    assert len(FAULTS) > 15
+    assert len(FAULTS) > 20
 
 
 HOSTILE = ["../evil", "/etc/evil", "C:\\evil", "a\\..\\evil", FOLDER + "A.DCM", FOLDER + "a.dcm"]
@@ -215,6 +217,145 @@ def test_catalogs_that_are_wrong(server: XnatServer) -> None:
     assert (rows["stale.dcm"]["Size"], rows["stale.dcm"]["digest"]) == ("99", "0" * 32)
     assert "gone.dcm" not in short(ask(server, ZIP).names)
     assert ask(server, E + "/scans/1/files/gone.dcm").status == 404
+
+
+# What lies in front
+
+XML = E + "?format=xml"
+LIST = E + "/scans/1/files?format=json"
+FILE = E + "/scans/1/resources/DICOM/files/a.dcm"
+
+
+@pytest.mark.parametrize("path", [XML, LIST, ZIP, FILE])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_gzip_that_nobody_asked_for(server: XnatServer, path: str, chunked: bool) -> None:
+    plain = ask(server, path)
+    server.fault("gzip", match="experiments", chunked=chunked)
+    reply = ask(server, path)
+    assert (reply.status, reply.headers["Content-Encoding"], reply.whole) == (200, "gzip", True)
+    assert reply.headers["Transfer-Encoding"] == ("chunked" if chunked else None)
+    length = reply.headers["Content-Length"]
+    assert length == (None if chunked else str(len(reply.body)))
+    assert gzip.decompress(reply.body) == plain.body
+
+
+def test_encoding_that_is_a_lie(server: XnatServer) -> None:
+    server.fault("gzip", match="format=xml", encoding="br")
+    reply = ask(server, XML)
+    assert (reply.headers["Content-Encoding"], reply.body[:5]) == ("br", b"<?xml")
+
+
+def arrivals(server: XnatServer, path: str, seconds: float) -> bytes:
+    """What comes in so many seconds, from the first byte of the answer on."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        head = f"GET {server.context}{path} HTTP/1.1\r\nHost: x\r\nAuthorization: {basic(*ADMIN)}\r\n\r\n"
+        sock.sendall(head.encode())
+        data, end = b"", time.monotonic() + seconds
+        while time.monotonic() < end:
+            data += sock.recv(65536)
+        return data
+
+
+def test_head_that_drips(server: XnatServer) -> None:
+    server.fault("drip", match="xml", seconds=0.02)
+    assert b"HTTP/1.1 ".startswith(arrivals(server, XML, 0.12)[:4])
+    server.fault("drip", match="xml", seconds=0.0005)
+    assert ask(server, XML).body.startswith(b"<?xml")
+
+
+@pytest.mark.parametrize(("path", "framed"), [(LIST, False), (ZIP, True), (FILE, False)])
+def test_body_that_drips(server: XnatServer, path: str, framed: bool) -> None:
+    server.fault("drip", match="scans", seconds=0.02, head=False, body=True)
+    head, _, body = arrivals(server, path, 0.4).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert 2 < len(body.replace(b"\r\n1\r\n", b"")) < 30
+    if framed:
+        assert body[:8] == b"1\r\nP\r\n1\r"
+
+
+def test_continue_for_ever(server: XnatServer) -> None:
+    server.fault("continue", match="xml", seconds=0.01)
+    lines = set(arrivals(server, XML, 0.2).split(b"\r\n"))
+    assert lines - {b"", b"HTTP/1.1 100 Continue"} <= {b"HTTP/1.1 100 Continue"[:n] for n in range(22)}
+    server.fault("continue", match="xml", seconds=0.01, count=3)
+    assert ask(server, XML).body.startswith(b"<?xml")
+
+
+@pytest.mark.parametrize(
+    ("path", "details", "sound"),
+    [
+        (LIST, {}, b'"title": "Files"}}'),
+        (XML, {}, b"</xnat:MRSession>\n"),
+        (FILE, {}, b"a" * 5000),
+        (ZIP, {}, b"PK\x05\x06"),
+        (ZIP, {"where": "directory"}, b"c" * 20000),
+        (ZIP, {"where": "member"}, b"3-OT-t2_tse__sag/resources/DICOM/files/c.dcm"),
+        (ZIP + "&compression=8", {"where": "member"}, b"c.dcm"),
+    ],
+)
+def test_bodies_without_end(server: XnatServer, path: str, details: dict[str, Any], sound: bytes) -> None:
+    server.fault("endless", match="experiments", **details)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", server.context + path, headers={"Authorization": basic(*ADMIN)})
+    response = connection.getresponse()
+    assert (response.status, response.headers["Transfer-Encoding"]) == (200, "chunked")
+    body = response.read(8 << 20)
+    assert len(body) == 8 << 20
+    assert sound in body
+    if "compression" not in path:
+        assert body.endswith(bytes(1 << 20))
+        assert (b"PK\x05\x06" in body) == (path == ZIP and not details)
+    connection.close()
+
+
+def test_balancers_cookie_must_come_back(server: XnatServer) -> None:
+    server.fault("balancer", times=None)
+    first = ask(server, "/data/auth")
+    assert first.status == 200
+    *_, route = (line.split(";")[0] for line in first.headers.get_all("Set-Cookie"))
+    assert route == "ROUTEID=.node1"
+    session = first.headers["Set-Cookie"].split(";")[0]
+    assert ask(server, "/data/auth", Cookie=session).status == 401
+    again = ask(server, "/data/auth", Cookie=f"{session}; {route}")
+    assert (again.status, server.sessions_opened) == (200, 1)
+    assert "ROUTEID" not in str(again.headers)
+
+
+def test_document_of_another_session(server: XnatServer) -> None:
+    server.fault("document", match="xml")
+    assert ElementTree.fromstring(ask(server, XML).body).get("label") == "MR2"
+    assert ElementTree.fromstring(ask(server, XML).body).get("label") == "MR1"
+    server.fault("document", match="xml", id="XNAT_E00004")
+    assert ElementTree.fromstring(ask(server, XML).body).get("label") == "Q1"
+
+
+@pytest.mark.parametrize(("path", "length"), [(ZIP, None), (FILE, "5000"), (LIST, "")])
+def test_answers_as_by_http_1_0(server: XnatServer, path: str, length: str | None) -> None:
+    server.fault("http10", match="scans")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request("GET", server.context + path, headers={"Authorization": basic(*ADMIN)})
+    response = connection.getresponse()
+    assert (response.version, response.headers["Connection"]) == (10, "close")
+    assert response.headers["Transfer-Encoding"] is None
+    assert length == "" or response.headers["Content-Length"] == length
+    assert response.read() == ask(server, path).body
+
+
+@pytest.mark.parametrize("path", [ZIP, FILE])
+def test_rate_of_each_stream(path: str) -> None:
+    world = full_world()
+    resource = world.sessions()[0].scans[0].resources[0]
+    resource.files["a.dcm"] = File(Synthetic(6_000_000))
+    with XnatServer(world, context="/xnat", rate=30e6) as server:
+        used, start = time.process_time(), time.monotonic()
+        threads = [threading.Thread(target=ask, args=(server, path)) for _ in "12"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seconds, used = time.monotonic() - start, time.process_time() - used
+    assert 0.17 < seconds < 2  # 0.2 for each of two at a time, the last 0.02 of which nobody sees
+    assert used < seconds  # no thread waits by looking at the clock
 
 
 # The server itself

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -34,6 +35,11 @@ class Request:
     transfer: bool = False  # of files: counted in most_transfers
 
 
+def cookie_of(headers: dict[str, str], name: str) -> str:
+    match = re.search(rf'(?:^|;\s*){name}="?([^;"]*)', headers.get("cookie", ""))
+    return match[1] if match else ""
+
+
 @dataclass
 class Answer:
     """What to send. A body of bytes has its length known; pieces are framed as they come."""
@@ -45,6 +51,8 @@ class Answer:
     chunked: bool = False  # even where the body is short
     transfer: bool = False  # files: counted in most_transfers
     closes: bool = False
+    message: str | None = None  # of Restlet's error page, if it is one
+    protocol: str = "HTTP/1.1"
 
     def __post_init__(self) -> None:
         if isinstance(self.body, bytes):
@@ -81,6 +89,7 @@ RESTLET_MESSAGES = {
     503: "The server is currently unable to handle the request due to a temporary overloading or"
     " maintenance of the server",
 }
+RESTLET = "Noelios-Restlet-Engine/1.1.10"
 CLOSING = (400, 500, 501, 503)  # Tomcat closes the connection after these
 RESTLET_PAGE = """<html>
 <head>
@@ -88,6 +97,20 @@ RESTLET_PAGE = """<html>
 </head>
 <body>
 <h3>{message}</h3><p>You can get technical details <a href="http://www.w3.org/Protocols/rfc2616/\
+rfc2616-sec10.html#sec10.{section}">here</a>.<br>
+Please continue your visit at our <a href="/">home page</a>.
+</p>
+</body>
+</html>
+"""
+RESTLET_2_PAGE = """<html>
+<head>
+   <title>Status page</title>
+</head>
+<body style="font-family: sans-serif;">
+<p style="font-size: 1.2em;font-weight: bold;margin: 1em 0px;">{reason}</p>
+<p>{message}</p>
+<p>You can get technical details <a href="http://www.w3.org/Protocols/rfc2616/\
 rfc2616-sec10.html#sec10.{section}">here</a>.<br>
 Please continue your visit at our <a href="/">home page</a>.
 </p>
@@ -121,15 +144,34 @@ def error_page(status: int, message: str = "", page: str = "restlet") -> Answer:
         body = TOMCAT_PAGE.format(status=status, reason=reason, message=text)
         kind = "text/html;charset=utf-8"
     else:
-        section = f"4.{status - 399}" if status < 500 else f"5.{status - 499}"
         text = message or RESTLET_MESSAGES.get(status, reason)
-        body = RESTLET_PAGE.format(message=text, section=section)
+        body = RESTLET_PAGE.format(message=text, section=section_of(status))
         kind = "text/html;charset=ISO-8859-1"
     first = restlet_headers() if page == "restlet" else []
     if page == "nginx":
         first = [("Server", "nginx/1.18.0 (Ubuntu)"), ("Date", formatdate(usegmt=True))]
     answer = Answer(status, [*first, ("Content-Type", kind)], body.encode("utf-8"))
     answer.closes = status in CLOSING
+    answer.message = text if page == "restlet" else None
+    return answer
+
+
+def section_of(status: int) -> str:
+    """Where RFC 2616 has the status, as Restlet's pages say."""
+    return f"4.{status - 399}" if status < 500 else f"5.{status - 499}"
+
+
+def as_restlet_2(answer: Answer, method: str) -> Answer:
+    """What XNAT 1.11 makes of an answer: another error page, and 204 for a GET without an entity."""
+    if answer.message is not None:
+        reason, section = REASONS.get(answer.status, "Error"), section_of(answer.status)
+        page = RESTLET_2_PAGE.format(reason=reason, message=answer.message, section=section)
+        answer.body, answer.length = page.encode("utf-8"), len(page.encode("utf-8"))
+    restlet = ("Server", RESTLET) in answer.headers
+    if restlet and method == "GET" and answer.status == 200 and answer.length == 0:
+        answer.status, answer.body, answer.chunked = 204, b"", False
+        entity = ("Content-Type", "Content-Disposition", "Last-Modified")
+        answer.headers = [pair for pair in answer.headers if pair[0] not in entity]
     return answer
 
 
@@ -137,7 +179,7 @@ def restlet_headers(*more: tuple[str, str], first: Sequence[tuple[str, str]] = (
     """The headers of whatever Restlet answers, in its order."""
     vary = "Accept-Charset, Accept-Encoding, Accept-Language, Accept"
     head = [*first, ("Date", formatdate(usegmt=True)), ("Vary", vary), ("Accept-Ranges", "bytes")]
-    return [*head, *more, ("Server", "Noelios-Restlet-Engine/1.1.10")]
+    return [*head, *more, ("Server", RESTLET)]
 
 
 def restlet_answer(body: Any, kind: str, *more: tuple[str, str], **rest: Any) -> Answer:
@@ -159,15 +201,18 @@ def text_answer(text: str) -> Answer:
     return restlet_answer(text.encode(), "text/plain;charset=ISO-8859-1")
 
 
-def table_answer(table: Table, query: Query, accept: str = "") -> Answer:
-    """A listing in the format asked for; JSON unless something else is."""
+def table_answer(table: Table, query: Query, accept: str = "", charset: str = "utf-8") -> Answer:
+    """A listing in the format asked for; JSON unless something else is.
+
+    What the JVM's charset has no character for becomes a question mark.
+    """
     format = query.get("format").lower()
     if not format and "json" not in accept:
         format = "csv" if "text/csv" in accept else "xml" if accept.endswith("/xml") else ""
-    if format in ("", "json"):
-        return restlet_answer(table.json(), "application/json", chunked=True)
-    if format == "csv":
-        return restlet_answer(table.csv(), "text/csv", chunked=True)
-    if format == "xml":
-        return restlet_answer(table.xml(), "text/xml", chunked=True)
-    return restlet_answer(table.csv(), "text/html", chunked=True)
+    forms = {
+        "json": (table.json, "application/json"),
+        "csv": (table.csv, "text/csv"),
+        "xml": (table.xml, "text/xml"),
+    }
+    text, kind = forms.get(format or "json", (table.csv, "text/html"))
+    return restlet_answer(text().encode(charset, "replace"), kind, chunked=True)

@@ -7,6 +7,7 @@ TarArchiveOutputStream, with how each ends when something goes wrong; `golden/` 
 from __future__ import annotations
 
 import functools
+import itertools
 import struct
 import time
 import zlib
@@ -62,9 +63,13 @@ class Member:
 
 @dataclass
 class Silence:
-    """Among the pieces of a body: nothing is sent for so many seconds."""
+    """Among the pieces of a body: nothing is sent for so many seconds.
+
+    `pushed` is what a front end sends at once; Tomcat keeps what does not fill its buffer.
+    """
 
     seconds: float
+    pushed: bool = False
 
 
 Piece = Union[bytes, memoryview, Silence]
@@ -72,6 +77,11 @@ Piece = Union[bytes, memoryview, Silence]
 
 class BrokenBodyError(Exception):
     """The writing of a body failed, and the server ends it as if it were whole."""
+
+
+def zeros() -> Iterator[bytes]:
+    """Zeros without end."""
+    return itertools.repeat(bytes(65536))
 
 
 def dos_time(seconds: float) -> tuple[int, int]:
@@ -86,8 +96,9 @@ def dos_time(seconds: float) -> tuple[int, int]:
 class ZipWriter:
     """Writes a ZIP as Java's ZipOutputStream under XNAT's ZipRepresentation does."""
 
-    def __init__(self, compression: int, closes_well: bool) -> None:
+    def __init__(self, compression: int, closes_well: bool, endless: bool = False) -> None:
         self.compression = compression
+        self.endless = endless  # zeros come in place of the directory
         self.closes_well = closes_well  # since 1.7.6: the archive is closed after an error
         self.offset = 0
         self.directory: list[bytes] = []
@@ -103,6 +114,8 @@ class ZipWriter:
                 raise BrokenBodyError() from None
         except BrokenBodyError:
             return  # in a stored member: even closing fails
+        if self.endless:
+            yield from zeros()
         yield self.end()
 
     def member(self, member: Member) -> Iterator[Piece]:

@@ -11,16 +11,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
+from urllib.parse import unquote_plus
 
-from .answers import Answer, RefusedError, restlet_answer, restlet_headers, table_answer
+from .answers import Answer, RefusedError, restlet_answer, restlet_headers
 from .archives import ARCHIVES, Member, Piece, ZipWriter, gzipped, in_records, tar_pieces
 from .contents import ReadError
 from .documents import attribute
 from .faults import spoil
 from .finding import Call, Finder, Selection, all_resources
-from .naming import Entry, Naming, resource_uri
+from .naming import Entry, Naming, resource_uri, session_of
 from .tables import Query, Table
-from .world import File, Resource
+from .world import File, Resource, World
 
 TYPES_BY_ENDING = {
     ".txt": "text/plain",
@@ -89,15 +90,14 @@ class Files(Finder):
         entries = [
             Entry(each, name, file, base + resource_uri(each))
             for each in resources
-            for name, file in each.files.items()
+            for name, file in ({} if each.unlisted else each.files).items()
         ]
         return [each for each in entries if passes_file_filters(each, call.query)]
 
     def by_label_or_number(self, call: Call, resources: list[Resource]) -> list[Resource]:
         """Resources by a comma list of labels or numbers; 404 where none is one."""
         wanted = [name.strip() for name in call.part("resource").split(",")]
-        for name in wanted:
-            self.check_number(call, name)
+        self.check_numbers(call, [name for name in wanted if name.isdigit()])
         chosen = [
             each
             for each in resources
@@ -109,11 +109,16 @@ class Files(Finder):
             raise RefusedError(404)
         return chosen
 
-    def check_number(self, call: Call, name: str) -> None:
-        """A resource's number that the user may not read makes the whole request 404."""
-        for experiment in self.world.sessions() if name.isdigit() else ():
-            hidden = not self.world.readable_by(call.user, experiment)
-            if hidden and any(str(each.id) == name for each in all_resources(experiment)):
+    def check_numbers(self, call: Call, numbers: list[str]) -> None:
+        """One number that is no resource's, or one's that the user may not read, makes the whole request
+        404 (the constructor of `XNATCatalogTemplate`). So does any where the database's own test of
+        rights (`data_type_fns_can_action_entity`) does not know the data type."""
+        if numbers and self.world.labels_only:
+            raise RefusedError(404)
+        holders = self.world.holders_by_number() if numbers else {}
+        for number in numbers:
+            session = session_of(holders.get(number))
+            if number not in holders or (session and not self.world.readable_by(call.user, session)):
                 raise RefusedError(404)
 
     def file_list(self, call: Call, entries: list[Entry]) -> Answer:
@@ -134,14 +139,14 @@ class Files(Finder):
         ]
         names = names[:-1] if self.world.digests == "none" else names
         table = Table(names, rows, "Files", total=False, server_root=self.context)
-        return table_answer(table, call.query, call.headers.get("accept", ""))
+        return self.tabled(call, table)
 
     def pick_file(self, call: Call, entries: list[Entry]) -> Entry:
-        """The file of the path, of which only %20 and %2B are decoded; else 404."""
-        name = call.part("file")
-        if not self.world.old:
-            name = name.replace("%20", " ").replace("%2B", "+").replace("%2b", "+")
-        found = [each for each in entries if each.name == name] if name else entries
+        """The file of the path, else 404."""
+        found = entries
+        if call.part("file"):
+            forms = [call.part("file")] if self.world.old else file_names(call.part("file"), self.world)
+            found = [each for form in forms for each in entries if each.name == form]
         found = [each for each in found if each.file.on_disk]
         index = int(call.query.get("index") or 0)
         if index >= len(found):
@@ -206,7 +211,8 @@ class Files(Finder):
             refused.answer.headers.insert(3, disposition(name))
             raise refused
         if format == "zip":
-            pieces = ZipWriter(compression, not self.world.old).pieces(members)
+            endless = any(f.kind == "endless" and f.get("where") == "directory" for f in call.faults)
+            pieces = ZipWriter(compression, not self.world.old, endless).pieces(members)
         else:
             pieces = in_records(tar_pieces(members))
             pieces = gzipped(pieces) if format == "tar.gz" else pieces
@@ -223,6 +229,15 @@ class Files(Finder):
         if text not in ("0", "8"):
             raise RefusedError(500)
         return int(text)
+
+
+def file_names(path: str, world: World) -> list[str]:
+    """The names that a path can mean. It is decoded as a whole where %20 or %2B occurs in it (`FileList`,
+    1.8); then the catalog is asked for it as it is, and for it decoded (`CatalogUtils.getEntryByURI`).
+    Java's decoder takes a + for a blank."""
+    if "%20" in path or "%2B" in path:
+        path = unquote_plus(path, world.charset)
+    return [path, unquote_plus(path, world.charset)]
 
 
 def passes_file_filters(entry: Entry, query: Query) -> bool:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
 
-from .answers import RefusedError
+from .answers import Answer, RefusedError, restlet_headers, table_answer
 from .archives import ARCHIVES
 from .faults import Fault
-from .tables import Query
+from .tables import Query, Table
 from .world import GUEST, Assessor, Holder, Project, Resource, Session, Subject, World
 
 
@@ -53,6 +53,12 @@ class Finder:
 
     def __init__(self, world: World, context: str) -> None:
         self.world, self.context = world, context
+
+    def tabled(self, call: Call, table: Table) -> Answer:
+        """A listing, in the JVM's charset; one that fails inside is 200 without a body."""
+        if any(fault.kind == "empty" for fault in call.faults):
+            return Answer(200, restlet_headers())
+        return table_answer(table, call.query, call.headers.get("accept", ""), self.world.charset)
 
     def find_project(self, call: Call) -> Project:
         """The project of the path, if the user sees it; else 404."""
@@ -95,9 +101,9 @@ class Finder:
     def held_by(self, call: Call, session: Session) -> list[Any]:
         """The scans, assessors or reconstructions of a session that the path asks for."""
         if call.part("scans"):
-            return by_id_or_type(session.scans, call.part("scans"))
+            return by_id_or_type(session.scans, call.part("scans"), True)
         if call.part("kind") == "reconstructions":
-            return by_id_or_type(session.reconstructions, call.part("list"))
+            return by_id_or_type(session.reconstructions, call.part("list"), False)
         wanted = call.part("list").split(",")
         if "ALL" in wanted or "*" in wanted:
             return list(session.assessors)
@@ -135,18 +141,24 @@ class Finder:
         return Selection([], [], top)
 
 
-def by_id_or_type(records: Sequence[Any], segment: str) -> list[Any]:
-    """Scans or reconstructions by a decoded list: IDs, types, ALL, * or NULL (no type)."""
-    text = unquote_plus(segment).replace("[SLASH]", "/")
+def by_id_or_type(records: Sequence[Any], segment: str, scans: bool) -> list[Any]:
+    """Scans or reconstructions by a decoded list: IDs, types, ALL, * or NULL (no type).
+
+    [SLASH] stands for a slash in scans only, [COMMA] for a comma in types only, and in those of
+    reconstructions only where the list has several (the constructor of `XNATTemplate`).
+    """
+    text = unquote_plus(segment)
+    text = text.replace("[SLASH]", "/") if scans else text
     if text in ("ALL", "*"):
         return list(records)
-    wanted = {name.replace("[COMMA]", ",") for name in text.split(",")}
-    wanted = {name for name in wanted if html.escape(name) == name}
-    empty = "NULL" in wanted
+    ids = {name.strip() for name in text.split(",")}
+    ids = {name for name in ids if html.escape(name) == name}
+    commas = scans or "," in text
+    types = {name.replace("[COMMA]", ",") if commas else name for name in ids - {"NULL"}}
     return [
         each
         for each in records
-        if each.id in wanted or (each.type and each.type in wanted) or (empty and not each.type)
+        if each.id in ids or (each.type and each.type in types) or ("NULL" in ids and not each.type)
     ]
 
 

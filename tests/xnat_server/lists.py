@@ -9,10 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .answers import Answer, RefusedError, table_answer
+from .answers import Answer, RefusedError, restlet_headers
 from .finding import Call, Finder, all_resources
-from .tables import Table, columns_of, field_of, page_of, passes, sorted_rows
-from .world import Assessor, Reconstruction, Resource, Scan, is_image_session, is_of_type
+from .tables import Query, Table, check_dates, columns_of, field_of, page_of, passes, sorted_rows
+from .world import (
+    ABSTRACT_TYPES,
+    Assessor,
+    Reconstruction,
+    Resource,
+    Scan,
+    Session,
+    is_image_session,
+    is_of_type,
+)
 
 
 class Lists(Finder):
@@ -26,10 +35,11 @@ class Lists(Finder):
         extra = more.pop("extra", "")
         columns = [*columns, extra] if extra and extra not in columns else columns
         shown = [{key: field_of(row, key) or "" for key in columns} for row in sorted_rows(rows, call.query)]
-        return table_answer(Table(columns, shown, **more), call.query, call.headers.get("accept", ""))
+        return self.tabled(call, Table(columns, shown, **more))
 
     def filtered(self, call: Call, records: Iterable[Any]) -> tuple[list[Any], bool]:
         """The records on the page that the query asks for, and whether it pages."""
+        check_dates(call.query)
         anchored = self.world.wildcards == "anchored"
         return page_of([r for r in records if passes(r.fields(), call.query, anchored)], call.query)
 
@@ -49,6 +59,14 @@ class Lists(Finder):
 
     def get_experiment_list(self, call: Call) -> Answer:
         """Experiments of the site, of a project (shared ones too) or of a subject."""
+        try:
+            return self.experiment_list(call)
+        except ValueError:
+            if call.part("project"):
+                return Answer(200, restlet_headers())  # it failed inside
+            raise
+
+    def experiment_list(self, call: Call) -> Answer:
         type = call.query.get("xsiType")
         type = "" if "," in type else type
         inside = bool(call.part("project"))
@@ -57,7 +75,7 @@ class Lists(Finder):
         ]  # fmt: skip
         records, paged = self.filtered(call, records)
         readable = [each for each in records if self.world.readable_by(call.user, each)]
-        readable = readable if inside else self.as_first_row(records, readable)
+        readable = readable if inside else self.as_first_row(call, records, readable, type)
         defaults = ["ID", "project", "date", "xsiType", "label", "insert_date", "URI"]
         if not inside and type:
             owner = "subject" if is_image_session(type) or "subject" in type else "session"
@@ -70,13 +88,19 @@ class Lists(Finder):
         title = None if inside else "Matching experiments"
         return self.listed(call, rows, defaults, title=title, total=not paged, extra=extra)
 
-    def as_first_row(self, records: list[Any], readable: list[Any]) -> list[Any]:
+    def as_first_row(self, call: Call, records: list[Any], readable: list[Any], type: str) -> list[Any]:
         """The rows that XNAT shows of the site: it asks for the right to read the first of a type
-        and project only, so that who has single sessions by sharing may see too few."""
+        and project only, so that who has single sessions by sharing may see too few
+        (`DefaultExperimentHandler`). It takes the first column for that row's ID where the type asked
+        for is abstract; `QueryOrganizer` of 1.8.11 puts the ID there, so this is a switch."""
         first: dict[tuple[str, str], Any] = {}
         for each in records:
             first.setdefault((each.type, each.project.id), each)
-        return [each for each in readable if first[each.type, each.project.id] in readable]
+        if self.world.first_column_rights and type in ("", *ABSTRACT_TYPES):
+            names = {key: first_column(each.fields(), call.query) for key, each in first.items()}
+            first = {key: self.world.find_experiment(name) for key, name in names.items()}
+        shown = {key for key, each in first.items() if each and self.world.readable_by(call.user, each)}
+        return [each for each in readable if (each.type, each.project.id) in shown]
 
     def experiments_of(self, call: Call, type: str) -> list[Any]:
         """The experiments that the path's project shows, its own and shared ones."""
@@ -158,11 +182,11 @@ class Lists(Finder):
             resources = [each for each in resources if each.where == where]
         elif not call.part("scans") and call.query.is_true("all"):
             resources = [each for s in selection.sessions for each in all_resources(s)]
-        rows = [resource_row(each) for each in resources]
+        rows = [resource_row(each, call.query.is_true("all")) for each in resources]
         names = "xnat_abstractresource_id label element_name category cat_id cat_desc file_count"
         names += " file_size tags content format"
         table = Table(names.split(), rows, title="Resources")  # whatever columns= says
-        return table_answer(table, call.query, call.headers.get("accept", ""))
+        return self.tabled(call, table)
 
 
 def row_in(experiment: Any, project_id: str, extra: str) -> dict[str, str]:
@@ -175,6 +199,13 @@ def row_in(experiment: Any, project_id: str, extra: str) -> dict[str, str]:
     return row
 
 
+def first_column(fields: dict[str, str], query: Query) -> str:
+    """What the first column has that the query asks for: the ID, unless it names columns."""
+    asked = [name for name in query.get("columns").split(",") if name not in ("", "DEFAULT")]
+    values = [field_of(fields, name) for name in asked]
+    return next((value for value in values if value is not None), fields["ID"])
+
+
 def by_scan(experiment: Any, row: dict[str, str]) -> list[dict[str, str]]:
     """A row for each scan, as a column of scans makes the listing of sessions give."""
     return [
@@ -183,8 +214,9 @@ def by_scan(experiment: Any, row: dict[str, str]) -> list[dict[str, str]]:
     ]
 
 
-def resource_row(resource: Resource) -> dict[str, str]:
-    """A resource's row in `resources`: category, and id and type of its holder."""
+def resource_row(resource: Resource, all: bool) -> dict[str, str]:
+    """A resource's row in `resources`: category, and id and type of its holder; with all=true a
+    session has no id (`XNATTemplate.loadCatalogs`)."""
     kinds = {Scan: "scans", Assessor: "assessors", Reconstruction: "reconstructions"}
     holder: Any = resource.holder
     inner = type(holder) in kinds
@@ -193,7 +225,7 @@ def resource_row(resource: Resource) -> dict[str, str]:
         "label": resource.label,
         "element_name": "xnat:resourceCatalog",
         "category": kinds.get(type(holder), "resources"),
-        "cat_id": holder.id if inner else "",
+        "cat_id": holder.id if inner or (isinstance(holder, Session) and not all) else "",
         "cat_desc": holder.type if inner else "",
         "file_count": resource.file_count,
         "file_size": resource.file_size,

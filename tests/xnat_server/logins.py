@@ -1,6 +1,7 @@
-"""Server sessions and accounts.
+"""Server sessions, refused log-ins, and the checks of passwords and alias tokens.
 
-Imitates `XnatBasicAuthenticationFilter` and Spring's session registry.
+Imitates `XnatBasicAuthenticationFilter`, Spring's session registry (1000 a user), the lock-out of
+`HibernateXdatUserAuthService` (20 failures, an hour) and `HibernateAliasTokenService`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
 from .answers import RefusedError
 from .world import GUEST, World
@@ -27,7 +27,7 @@ class Login:
 
 
 class Logins:
-    """The sessions, the failures and the alias tokens of a site."""
+    """The sessions of a site, and its accounts' failures: how many each has had in a row."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -35,7 +35,8 @@ class Logins:
         self.sessions: dict[str, Login] = {}
         self.opened = 0
         self.failures: dict[str, int] = {}
-        self.tokens: dict[str, tuple[str, str]] = {}  # alias: secret, user
+        self.locked: dict[str, float] = {}  # since when
+        self.refused: list[str] = []  # the accounts, in the order of the refusals
 
     def find(self, id: str) -> Login | None:
         """The session with this id if it is alive; counts the request."""
@@ -53,10 +54,11 @@ class Logins:
             return login
 
     def open(self, user: str) -> str:
-        """A new session's id; refused where the user has too many."""
+        """A new session's id; refused where the user has too many (`maxSessionsPreventsLogin`)."""
         with self.lock:
             count = sum(each.user == user for each in self.sessions.values())
             if user != GUEST and count >= self.world.max_sessions:
+                self.refused.append(user)  # no failure that locks: the password was right
                 raise RefusedError(401, self.world.login_failure, "tomcat")
             id = uuid.uuid4().hex.upper()
             self.sessions[id] = Login(user, time.monotonic(), 1)
@@ -71,28 +73,47 @@ class Logins:
         with self.lock:
             self.sessions.clear()
 
+    def owner(self, name: str) -> str:
+        """The user that an alias token is of; any other name is its own."""
+        token = self.world.find_token(name)
+        return token.user if token else name
+
     def check(self, name: str, password: str) -> str:
         """The user whose name, or alias token, and password these are; else 401."""
         name = name.split("/", 1)[-1]  # a provider's id may stand before
         with self.lock:
-            secret, user = self.tokens.get(name, (None, name))
-            if secret is None:
-                secret = self.world.users.get(name)
-            locked = self.failures.get(user, 0) >= self.world.max_failed_logins
-            if secret is not None and secret == password and not locked:
+            user = self.owner(name)
+            if self.secret(name) == password and not self.is_locked(user):
                 self.failures.pop(user, None)
                 return user
-            self.failures[user] = self.failures.get(user, 0) + 1
+            self.count_failure(user)
         raise RefusedError(401, self.world.login_failure, "tomcat")
 
-    def issue(self, user: str) -> dict[str, Any]:
-        """A new alias token."""
-        alias, secret = str(uuid.uuid4()), uuid.uuid4().hex * 2
-        with self.lock:
-            self.tokens[alias] = (secret, user)
-        expires = int(time.time() * 1000) + 2 * 86400 * 1000
-        more = {"singleUse": False, "estimatedExpirationTime": expires, "xdatUserId": user}
-        return {"alias": alias, "secret": secret, **more}
+    def secret(self, name: str) -> str | None:
+        """What the password must be; a token for a single use is spent by the question."""
+        token = self.world.find_token(name)
+        if token and token.single_use:
+            self.world.tokens.pop(name)
+        if token:
+            return token.secret
+        return self.world.users.get(name) if self.world.passwords else None
+
+    def is_locked(self, user: str) -> bool:
+        """Whether the account is locked, right passwords or not; the end forgives all failures."""
+        since = self.locked.get(user)
+        if since is None:
+            return False
+        if time.monotonic() - since < self.world.lock_minutes * 60:
+            return True
+        del self.locked[user], self.failures[user]
+        return False
+
+    def count_failure(self, user: str) -> None:
+        """Register a refused log-in; one of them locks (`addFailedLoginAttempt`), no later one does."""
+        self.refused.append(user)
+        self.failures[user] = self.failures.get(user, 0) + 1
+        if self.failures[user] == self.world.max_failed_logins:
+            self.locked[user] = time.monotonic()
 
 
 def basic_credentials(header: str) -> tuple[str, str] | None:
@@ -107,8 +128,3 @@ def basic_credentials(header: str) -> tuple[str, str] | None:
 
 def is_browser(agent: str) -> bool:
     return bool(re.search("MSIE|Mozilla|AppleWebKit|Opera", agent))
-
-
-def cookie_of(headers: dict[str, str], name: str) -> str:
-    match = re.search(rf'(?:^|;\s*){name}="?([^;"]*)', headers.get("cookie", ""))
-    return match[1] if match else ""

@@ -16,6 +16,7 @@ from .answers import (
     LOGIN_FORM,
     Answer,
     RefusedError,
+    cookie_of,
     error_page,
     json_answer,
     restlet_answer,
@@ -26,7 +27,7 @@ from .answers import (
 from .files import Files
 from .finding import Call
 from .lists import Lists
-from .logins import Logins, basic_credentials, cookie_of, is_browser
+from .logins import Logins, basic_credentials, is_browser
 from .records import Records
 from .schema import build_info, schema_document
 from .tables import Query
@@ -65,6 +66,8 @@ ROUTES = [
     (rf"{EXPERIMENT}(?:{HELD})?/resources/(?P<resource>[^/]+)", "catalog"),
     (rf"{EXPERIMENT}(?:{HELD})?{FILES}", "files"),
 ]  # fmt: skip
+# What Spring's StrictHttpFirewall refuses in a path; no bean of XNAT's loosens it.
+FORBIDDEN = re.compile(r";|%3B|%25|\\|%5C|%2E|//", re.IGNORECASE)
 COMPILED = [(re.compile(pattern), name) for pattern, name in ROUTES]
 LIST_ROUTES = ("project_list", "subject_list", "experiment_list", "scan_list", "assessor_list",
                "reconstruction_list", "resource_list")  # fmt: skip
@@ -81,6 +84,9 @@ class Site(Lists, Records, Files):
 
     def answer(self, call: Call) -> Answer:
         """The answer, with its cookies and security headers."""
+        early = self.refused_url(call)
+        if early:
+            return early
         try:
             answer = self.admit(call) or self.routed(call)
         except RefusedError as refused:
@@ -89,16 +95,26 @@ class Site(Lists, Records, Files):
             answer = error_page(500)
         return self.with_cookies(call, answer)
 
+    def refused_url(self, call: Call) -> Answer | None:
+        """What Spring's firewall, and the decoding of XNAT 1.11, say of a path before all else."""
+        found = FORBIDDEN.search(call.path)
+        if found and self.world.firewall == 400:
+            return error_page(400, "", "tomcat")
+        if found and self.world.firewall:
+            text = "The request was rejected because the URL contained a potentially malicious String"
+            return error_page(self.world.firewall, f'{text} "{found[0]}"', "tomcat")
+        if self.world.restlet == 2 and re.search("%(?![0-9A-Fa-f]{2})", call.path):
+            return error_page(500)
+        return None
+
     def with_cookies(self, call: Call, answer: Answer) -> Answer:
-        idle = int(self.world.session_minutes * 60000)
-        expires = f"{int(time.time() * 1000)},{idle}"
         more = []
         if call.new_session:
             path = self.context or "/"
-            path += "; Secure" if call.url.startswith("https:") else ""
+            secure = self.world.secure_cookies or call.url.startswith("https:")
+            path += "; Secure" if secure else ""
             more.append(("Set-Cookie", f"JSESSIONID={call.session_id}; Path={path}; HttpOnly"))
-        expiry = f'SESSION_EXPIRATION_TIME="{expires}"; Version=1; Path=/'
-        more.append(("Set-Cookie", expiry))
+        more.append(("Set-Cookie", self.expiration()))
         more += [
             ("X-Content-Type-Options", "nosniff"),
             ("X-Frame-Options", "SAMEORIGIN"),
@@ -106,6 +122,14 @@ class Site(Lists, Records, Files):
         ]
         answer.headers[:0] = more
         return answer
+
+    def expiration(self) -> str:
+        """The cookie with the time and the milliseconds that a session lives on without a request;
+        or with one number, which is taken to be the time of its end."""
+        now, idle = int(time.time() * 1000), int(self.world.session_minutes * 60000)
+        if self.world.expiration_numbers == 1:
+            return f"SESSION_EXPIRATION_TIME={now + idle}; Path=/"
+        return f'SESSION_EXPIRATION_TIME="{now},{idle}"; Version=1; Path=/'
 
     def admit(self, call: Call) -> Answer | None:
         """Find out who asks; an answer if that is as far as it goes."""
@@ -129,17 +153,19 @@ class Site(Lists, Records, Files):
         call.session_id = cookie_of(call.headers, "JSESSIONID")
         login = self.logins.find(call.session_id)
         credentials = basic_credentials(call.headers.get("authorization", ""))
+        lasts = self.world.basic_lasts
         if credentials:
-            name = credentials[0].split("/", 1)[-1]
-            owner = self.logins.tokens.get(name, ("", name))[1]
-            if not login or login.user != owner:
-                user = self.logins.check(*credentials)
-                call.session_id, call.new_session = self.logins.open(user), True
-                call.user = user
+            owner = self.logins.owner(credentials[0].split("/", 1)[-1])
+            known = login is not None and login.user == owner
+            if not known or not lasts:
+                call.user = self.logins.check(*credentials)
+            if not known:
+                call.session_id, call.new_session = self.logins.open(call.user), True
+            if not known or not lasts:
                 return
         if login is None:
             call.session_id, call.new_session = self.logins.open(GUEST), True
-        call.user = login.user if login else GUEST
+        call.user = login.user if login and lasts else GUEST
 
     def ask_for_login(self, call: Call) -> Answer:
         """401 with a realm to tools; browsers are sent to the log-in page."""
@@ -218,20 +244,23 @@ class Site(Lists, Records, Files):
 
     def get_tokens(self, call: Call) -> Answer:
         """Alias tokens: issue, show, validate/{alias}/{secret}, invalidate/{alias}."""
+        action, (alias, *secret) = call.part("action"), call.part("rest").strip("/").split("/")
+        token = self.world.find_token(alias)
+        if alias and token is None:
+            raise RefusedError(404, f"Can't find an alias token with the alias {alias}")
         if call.user == GUEST:
+            raise RefusedError(403, "The guest user can't request alias tokens")
+        if token and call.user not in (token.user, "admin"):
             raise RefusedError(403)
-        action, names = call.part("action"), call.part("rest").strip("/").split("/")
-        tokens = self.logins.tokens
+        value: Any = {}
         if action == "issue":
-            value: Any = self.logins.issue(call.user)
+            value = self.world.token(call.user).fields()
         elif action == "show":
-            value = [{"alias": alias} for alias, (_, user) in tokens.items() if user == call.user]
-        elif names[0] not in tokens:
-            raise RefusedError(404)
-        elif action == "validate":
-            secret, user = tokens[names[0]]
-            value = {"valid": user} if names[1:] == [secret] else {}
-        else:
-            tokens.pop(names[0])
-            value = {}
+            mine = [each for each in self.world.tokens.values() if each.user == call.user]
+            value = [each.fields() for each in mine if each.alive]
+        elif action == "validate" and token:
+            value = {"valid": token.user} if [self.logins.secret(alias)] == secret else {}
+        elif action == "invalidate" and token:
+            self.world.tokens.pop(alias, None)
+            value = {"result": "OK"}
         return restlet_answer(json.dumps(value).encode(), "application/json", chunked=True)

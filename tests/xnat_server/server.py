@@ -14,12 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import fields
 from typing import Any
 
-from .answers import Answer, Request, error_page
+from .answers import Answer, Request, as_restlet_2, error_page
 from .archives import BrokenBodyError, Piece, Silence
 from .contents import ReadError
-from .faults import FAULTS, ConnectionCutError, Fault, ServerStopsError, interrupted, replaced
+from .faults import FAULTS, ConnectionCutError, Fault, ServerStopsError, afflicted, replaced, with_balancer
 from .finding import Call
 from .routes import Site
 from .tables import Query
@@ -75,12 +76,23 @@ class Connection:
         for fault in faults:
             if fault.kind == "silence" and fault.get("after") is None and not fault.get("between"):
                 self.server.wait(fault.get("seconds", 0))
+            if fault.kind == "continue":
+                self.go_on(fault)
         self.server.wait(self.server.latency)
         if length > BUFFER or ILLEGAL.search(record.path):
             answer = error_page(400, "Invalid character found in the request target", "tomcat")
         else:
             answer = self.server.answer_to(record, faults)
         return self.send(record, answer, faults, version, keep and not answer.closes)
+
+    def go_on(self, fault: Fault) -> None:
+        """Say 100 Continue as often as the fault wants it, which may be for ever."""
+        count = fault.get("count")
+        for _ in itertools.repeat(None) if count is None else range(count):
+            self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.server.wait(fault.get("seconds", 0.05))
+            if self.server.stopped.is_set():
+                raise ConnectionCutError()
 
     def send(self, record: Request, answer: Answer, faults: list[Fault], version: str, keep: bool) -> bool:
         """Send an answer, as the faults want it; false when the connection is to end."""
@@ -89,16 +101,14 @@ class Connection:
             answer, body = self.buffered(answer, body)
             keep = keep and not answer.closes
         for fault in faults:
-            timed = fault.kind == "silence" and fault.get("after") is not None
-            if timed or fault.kind in ("cut", "truncate", "stop"):
-                body = interrupted(body, fault)
-            if fault.kind == "truncate" and answer.length is not None:
-                answer.length = min(answer.length, fault.get("after") or 0)
+            body = afflicted(answer, body, fault)
+        version = min(version, answer.protocol)
+        keep = keep and version == "HTTP/1.1"
         framed = answer.chunked or answer.length is None
         keep = keep and not (framed and version != "HTTP/1.1")
         rate = next((f.get("rate") for f in faults if f.kind == "slow"), self.server.rate)
         wire = Wire(self.sock, record, framed and version == "HTTP/1.1", rate)
-        wire.head(self.head(record, answer, framed, version, keep))
+        self.send_head(wire, self.head(record, answer, framed, version, keep), faults)
         if answer.transfer:
             self.server.began(record)
         if record.method == "HEAD":
@@ -124,19 +134,29 @@ class Connection:
         headers = list(answer.headers)
         if framed and version == "HTTP/1.1":
             headers.append(("Transfer-Encoding", "chunked"))
-        elif not framed and answer.status != 304:
+        elif not framed and answer.status not in (204, 304):
             headers.append(("Content-Length", str(answer.length)))
         if not keep:
             headers.append(("Connection", "close"))
-        lines = [f"HTTP/1.1 {answer.status} ", *(f"{name}: {value}" for name, value in headers)]
+        lines = [f"{answer.protocol} {answer.status} ", *(f"{name}: {value}" for name, value in headers)]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
+
+    def send_head(self, wire: Wire, head: bytes, faults: list[Fault]) -> None:
+        """Send the head, or let it wait for the body; byte by byte where a fault wants it."""
+        drip = next((f for f in faults if f.kind == "drip" and f.get("head", True)), None)
+        if drip is None:
+            wire.head(head)
+            return
+        for byte in head:
+            self.sock.sendall(bytes([byte]))
+            self.server.wait(drip.get("seconds", 0.1))
 
     def send_body(self, wire: Wire, body: Iterator[Piece]) -> bool:
         """Send the pieces; false where the connection cannot be used any more."""
         try:
             for piece in body:
                 if isinstance(piece, Silence):
-                    wire.flush()
+                    (wire.push if piece.pushed else wire.flush)()
                     self.server.wait(piece.seconds)
                 else:
                     wire.write(piece)
@@ -158,6 +178,7 @@ class XnatServer:
 
     `latency` is slept before each answer (seconds), `rate` limits each connection (bytes a
     second). `stop()` breaks every connection, `start()` listens on the same port again.
+    `switches` are fields of the World, for short: `XnatServer(world, secure_cookies=True)`.
     """
 
     def __init__(
@@ -168,7 +189,13 @@ class XnatServer:
         port: int = 0,
         latency: float = 0,
         rate: float | None = None,
+        **switches: Any,
     ) -> None:
+        unknown = set(switches) - {each.name for each in fields(world)}
+        if unknown:
+            raise TypeError(f"no such switch: {sorted(unknown)}")
+        for name, value in switches.items():
+            setattr(world, name, value)
         self.world, self.context = world, context.rstrip("/")
         self.port, self.latency, self.rate = port, latency, rate
         self.site = Site(world, self.context)
@@ -192,6 +219,11 @@ class XnatServer:
     def sessions_opened(self) -> int:
         """How many server sessions log-ins (and guests) have opened."""
         return self.site.logins.opened
+
+    @property
+    def refused_logins(self) -> list[str]:
+        """The accounts whose log-ins were refused, in the order of the refusals."""
+        return list(self.site.logins.refused)
 
     def __enter__(self) -> XnatServer:
         return self.start()
@@ -319,14 +351,21 @@ class XnatServer:
             return [fault for fault in self.faults if fault.takes(line)]
 
     def answer_to(self, record: Request, faults: list[Fault]) -> Answer:
-        """The site's answer, or that of a fault."""
+        """The site's answer, or that of a fault, in the form of the Restlet that the site has."""
+        answer = self.chosen_answer(record, faults)
+        for fault in faults:
+            if fault.kind == "balancer":
+                with_balancer(answer, fault, record.headers)
+        return as_restlet_2(answer, record.method) if self.world.restlet == 2 else answer
+
+    def chosen_answer(self, record: Request, faults: list[Fault]) -> Answer:
         for fault in faults:
             if fault.kind == "expire":
                 self.expire_sessions()
             if fault.kind == "call":
                 fault.details["action"]()
         for fault in faults:
-            answer = replaced(fault, record.path)
+            answer = replaced(fault, record.path, record.headers)
             if answer:
                 return answer
         path, _, query = record.path.partition("?")

@@ -44,7 +44,7 @@ class Table:
     total: bool = True  # whether it says totalRecords
     server_root: str | None = None  # file listings only: the context path
 
-    def json(self) -> bytes:
+    def json(self) -> str:
         """Every value a string; totalRecords, also a string, after the rows."""
         rows = [{key: row.get(key, "") for key in self.columns} for row in self.rows]
         text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
@@ -54,18 +54,18 @@ class Table:
         tail = [f'"totalRecords": "{len(rows)}"'] if self.total else []
         tail += [f'"title": {json.dumps(self.title)}'] if self.title else []
         after = ", " + ",".join(tail) if tail else ""
-        return f'{{"ResultSet":{{{head}"Result":{text}{after}}}}}'.encode()
+        return f'{{"ResultSet":{{{head}"Result":{text}{after}}}}}'
 
-    def csv(self) -> bytes:
+    def csv(self) -> str:
         """A header line, quotes where needed, blanks for line breaks."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(self.columns)
         for row in self.rows:
             writer.writerow([row.get(key, "").replace("\n", " ") for key in self.columns])
-        return stream.getvalue().encode()
+        return stream.getvalue()
 
-    def xml(self) -> bytes:
+    def xml(self) -> str:
         """A table in XML that escapes < and > only, so that & makes it ill-formed."""
 
         def cell(tag: str, text: str) -> str:
@@ -78,7 +78,7 @@ class Table:
             cells = "".join(cell("cell", row.get(key, "")) for key in self.columns)
             rows += f"<row>{cells}</row>"
         results = f"<results><columns>{head}</columns><rows>{rows}</rows></results>"
-        return f"<ResultSet{total}>{results}</ResultSet>".encode()
+        return f"<ResultSet{total}>{results}</ResultSet>"
 
 
 def like(pattern: str, anchored: bool) -> re.Pattern[str]:
@@ -108,7 +108,7 @@ def parse_date(text: str) -> str | None:
 def matches_date(value: str, wanted: str) -> bool:
     """One day or a range with `-` between; both ends included."""
     ends = [parse_date(part) for part in wanted.split("-")]
-    if len(ends) > 2 or None in ends or not value:
+    if not value:
         return False
     return str(ends[0]) <= value[:10] <= str(ends[-1])
 
@@ -164,6 +164,19 @@ def column_name(key: str) -> str:
     return key.lower() if "/" in key else key
 
 
+def check_dates(query: Query) -> None:
+    """ValueError where a date cannot be read; one in ISO form cannot, its `-` being a range's."""
+    for key, wanted in query.pairs:
+        for each in wanted.split(",") if is_date(key) and wanted else ():
+            ends = [parse_date(part) for part in each.split("-")]
+            if len(ends) > 2 or None in ends:
+                raise ValueError(each)
+
+
+def is_date(key: str) -> bool:
+    return key.rsplit("/", 1)[-1] in ("date", "insert_date", "last_modified")
+
+
 def passes(fields: dict[str, str], query: Query, anchored: bool) -> bool:
     """Whether a row passes the filters: keys AND, commas OR."""
     for key, wanted in query.pairs:
@@ -172,7 +185,7 @@ def passes(fields: dict[str, str], query: Query, anchored: bool) -> bool:
         value = field_of(fields, key) or ""
         if not wanted:
             continue
-        dated = key.rsplit("/", 1)[-1] in ("date", "insert_date", "last_modified")
+        dated = is_date(key)
         options = wanted.split(",")
         if dated and not any(matches_date(value, each) for each in options):
             return False

@@ -37,7 +37,8 @@ class Wire:
         """Take a piece of the body; what fills chunks goes out, the rest waits."""
         view = memoryview(piece)
         if not self.framed:
-            self.queue(view)
+            for start in range(0, len(view), self.limit):  # so that a rate is kept to in small steps
+                self.queue(view[start : start + self.limit])
             return
         if self.pending:
             room = BUFFER - len(self.pending)
@@ -73,6 +74,20 @@ class Wire:
             due = self.started + self.record.bytes_sent / self.rate
             time.sleep(max(0.0, due - time.monotonic()))
 
+    def push(self) -> None:
+        """Hand everything to the system, a chunk that is not full too, as a front end does."""
+        if self.framed and self.pending:
+            self.rest()
+        self.flush()
+
+    def rest(self) -> None:
+        """Queue what does not fill a chunk as one."""
+        self.buffers.append(b"" if self.first else b"\r\n")
+        self.buffers.append(b"%x\r\n" % len(self.pending))
+        self.first = False
+        self.queue(bytes(self.pending))
+        self.pending.clear()
+
     def send(self) -> None:
         if isinstance(self.sock, ssl.SSLSocket) or not hasattr(self.sock, "sendmsg"):
             self.sock.sendall(b"".join(self.buffers))
@@ -85,10 +100,7 @@ class Wire:
     def finish_body(self) -> None:
         """Send what is left of a whole body, but for its last line."""
         if self.framed and self.pending:
-            self.buffers.append(b"" if self.first else b"\r\n")
-            self.buffers.append(b"%x\r\n" % len(self.pending))
-            self.first = False
-            self.queue(bytes(self.pending))
+            self.rest()
         if self.framed:
             self.flush()
 

@@ -7,6 +7,8 @@ that may say something else than the disk (fields: xnat.xsd; accession ids: `<si
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +16,12 @@ from typing import Any
 from .contents import as_content
 
 GUEST = "guest"
+ABSTRACT_TYPES = (
+    "xnat:experimentData",
+    "xnat:subjectAssessorData",
+    "xnat:imageSessionData",
+    "xnat:imageAssessorData",
+)
 
 
 @dataclass
@@ -60,7 +68,11 @@ class Holder:
 
 
 class Resource:
-    """A folder of files with a numeric id; `file_count`, `file_size` None: the truth."""
+    """A folder of files with a numeric id; `file_count`, `file_size` None: the truth.
+
+    With `unlisted`, its catalog is empty until it is refreshed: no listing or archive has its files,
+    whatever file_count says.
+    """
 
     def __init__(
         self,
@@ -71,7 +83,9 @@ class Resource:
         where: str = "out",
         file_count: Any | None = None,
         file_size: Any | None = None,
+        unlisted: bool = False,
     ) -> None:
+        self.unlisted = unlisted
         self.holder, self.label, self.format = holder, label, format
         self.content, self.where = content, where
         self.id = holder.world.next_number("resource", 101)
@@ -191,6 +205,10 @@ class Session(Experiment):
         self.reconstructions.append(Reconstruction(self, id, type))
         return self.reconstructions[-1]
 
+    def holders(self) -> list[Holder]:
+        """The session and everything in it."""
+        return [self, *self.scans, *self.reconstructions, *self.assessors]
+
     def fields(self) -> dict[str, str]:
         return {
             **super().fields(),
@@ -283,6 +301,32 @@ class Project:
 
 
 @dataclass
+class Token:
+    """An alias token: alias and secret are a name and a password for its user (`AliasToken`)."""
+
+    user: str
+    single_use: bool = False  # gone with its first check, right or wrong
+    expires: float | None = None  # of time.time(); None: it lasts
+    alias: str = field(default_factory=lambda: str(uuid.uuid4()))
+    secret: str = field(default_factory=lambda: uuid.uuid4().hex * 2)
+
+    @property
+    def alive(self) -> bool:
+        return self.expires is None or time.time() < self.expires
+
+    def fields(self) -> dict[str, Any]:
+        """What `services/tokens/issue` says of it."""
+        expires = None if self.expires is None else int(self.expires * 1000)
+        return {
+            "alias": self.alias,
+            "secret": self.secret,
+            "singleUse": self.single_use,
+            "estimatedExpirationTime": expires,
+            "xdatUserId": self.user,
+        }
+
+
+@dataclass
 class World:
     """What the site holds, and its switches."""
 
@@ -297,16 +341,27 @@ class World:
     session_requests: int | None = None  # a session ends after so many requests
     session_minutes: float = 15  # ... and after so long without any
     max_sessions: int = 1000  # of one user; then log-in is refused
-    max_failed_logins: int = 20  # then the account is locked
+    max_failed_logins: int = 20  # then the account is locked, for
+    lock_minutes: float = 60
+    passwords: bool = True  # False: OpenID or SAML, where of Basic only alias tokens let in
+    basic_lasts: bool = True  # False: the session of a log-in by Basic is nobody's (1.11, perhaps)
+    secure_cookies: bool = False  # the site's own address is https, however it is reached
+    expiration_numbers: int = 2  # in SESSION_EXPIRATION_TIME; 1 from 1.9 or 1.10 on
     expired_passwords: set[str] = field(default_factory=set)  # users who are sent to UpdateUser
     inactive: set[str] = field(default_factory=set)  # users who are sent to InactiveAccount
     site: str = "ready"  # "not configured": 403 to all; "setup": 302 to /setup
     login_failure: str = "Login attempt failed. Please try again."
+    firewall: int = 500  # status of the URLs that it refuses; 400 by Spring Security 6; 0: no firewall
+    restlet: int = 1  # 2: XNAT 1.11, with other error pages, and 204 where a GET's entity is empty
+    first_column_rights: bool = False  # listings of all sessions ask who may read their first column
+    charset: str = "utf-8"  # of listings: the JVM's, before Java 18 often "latin-1"
+    labels_only: bool = False  # resources are 404 by number: a data type without security set-up
     wildcards: str = "contains"  # "anchored": before 1.8.5
     old_assessor_layout: bool = False  # assessors inside the session's folder
     keep_alive: float = 20  # seconds until an idle connection is closed
     projects: list[Project] = field(default_factory=list)
     experiments: list[Experiment] = field(default_factory=list)  # sessions and assessors, in order
+    tokens: dict[str, Token] = field(default_factory=dict)  # by alias
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def project(self, id: str, name: str = "", **more: Any) -> Project:
@@ -321,6 +376,22 @@ class World:
     def accession(self, letter: str) -> str:
         """The next accession id: XNAT_E00001, XNAT_S00001, ..."""
         return f"{self.site_id}_{letter}{self.next_number(letter):05}"
+
+    def token(
+        self, user: str = "admin", single_use: bool = False, seconds: float | None = 2 * 86400
+    ) -> Token:
+        """Add an alias token that lives so long (XNAT's default: 2 days); None: it lasts."""
+        token = Token(user, single_use, None if seconds is None else time.time() + seconds)
+        self.tokens[token.alias] = token
+        return token
+
+    def find_token(self, alias: str) -> Token | None:
+        """The token with this alias, unless it has expired: then it is gone."""
+        token = self.tokens.get(alias)
+        if token and not token.alive:
+            self.tokens.pop(alias, None)
+            return None
+        return token
 
     @property
     def old(self) -> bool:
@@ -337,6 +408,12 @@ class World:
 
     def find_experiment(self, id: str) -> Any | None:
         return next((each for each in self.experiments if each.id == id), None)
+
+    def holders_by_number(self) -> dict[str, Holder]:
+        """What holds each resource, by the resource's number."""
+        holders = [each for session in self.sessions() for each in session.holders()]
+        holders += [each for project in self.projects for each in project.subjects]
+        return {str(each.id): holder for holder in holders for each in holder.resources}
 
     def readable_by(self, user: str, experiment: Experiment) -> bool:
         """Whether one of the projects that show the experiment lets the user read it."""
@@ -357,10 +434,5 @@ def scan_type(session_type: str) -> str:
 def is_of_type(experiment: Any, type: str) -> bool:
     """Whether a listing of `type` shows the experiment; abstract types show their kinds."""
     session = isinstance(experiment, Session)
-    abstract = {
-        "xnat:experimentData": True,
-        "xnat:subjectAssessorData": session,
-        "xnat:imageSessionData": session and is_image_session(experiment.type),
-        "xnat:imageAssessorData": not session,
-    }
-    return abstract.get(type, bool(experiment.type == type))
+    shown = (True, session, session and is_image_session(experiment.type), not session)
+    return dict(zip(ABSTRACT_TYPES, shown)).get(type, bool(experiment.type == type))
