@@ -105,7 +105,6 @@ class Connection:
         version = min(version, answer.protocol)
         keep = keep and version == "HTTP/1.1"
         framed = answer.chunked or answer.length is None
-        keep = keep and not (framed and version != "HTTP/1.1")
         rate = next((f.get("rate") for f in faults if f.kind == "slow"), self.server.rate)
         wire = Wire(self.sock, record, framed and version == "HTTP/1.1", rate)
         self.send_head(wire, self.head(record, answer, framed, version, keep), faults)
