@@ -3,103 +3,28 @@
 from __future__ import annotations
 
 import gzip
-import http.client
 import io
 import json
 import re
-import shutil
-import ssl
-import subprocess
 import sys
-import threading
 import time
-import urllib.request
 import xml.etree.ElementTree as ElementTree
 import zipfile
-import zlib
-from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from xnat_server import FAULTS, File, Session, Synthetic, World, XnatServer
+from asking import E, Reply, ask, full_world, session_of
+from xnat_server import File, World, XnatServer
 
 GOLDEN = Path(__file__).parent / "golden"
-ADMIN = ("admin", "admin")
-E = "/data/experiments/XNAT_E00001"
 NS = {"xnat": "http://nrg.wustl.edu/xnat"}
-
-
-@dataclass
-class Reply:
-    """What came back; `whole` is false where the connection broke."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-    whole: bool = True
-
-    @property
-    def rows(self) -> list[dict[str, str]]:
-        return json.loads(self.body)["ResultSet"]["Result"]
-
-    @property
-    def names(self) -> list[str]:
-        """The members of a ZIP that is sound."""
-        with zipfile.ZipFile(io.BytesIO(self.body)) as archive:
-            assert archive.testzip() is None
-            return archive.namelist()
-
-
-def basic(user: str, password: str) -> str:
-    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
-
-
-def ask(server: XnatServer, path: str, method: str = "GET", user: Any = ADMIN, **headers: str) -> Reply:
-    """One request on a connection of its own; no cookie unless one is given."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    head = {"Authorization": basic(*user)} if user else {}
-    head.update({name.replace("_", "-"): value for name, value in headers.items()})
-    connection.request(method, server.context + path, headers=head)
-    response = connection.getresponse()
-    try:
-        return Reply(response.status, response.headers, response.read())
-    except http.client.IncompleteRead as error:
-        return Reply(response.status, response.headers, error.partial, False)
-    finally:
-        connection.close()
-
-
-def session_of(server: XnatServer) -> Session:
-    return server.world.sessions()[0]
 
 
 @pytest.fixture()
 def server() -> Iterator[XnatServer]:
-    """Two projects; a session with everything, a shared one, a questionnaire."""
-    world = World(users={"admin": "admin", "bob": "pass:word", "eve": "eve"})
-    first = world.project("P1", name="Project 1", aliases=("alias_1",), hidden_from=("bob",))
-    second = world.project("P2", unreadable=("eve",))
-    session = first.session("MR1", subject="subj_1", date="2011-11-17")
-    scan = session.scan("1", type="T1 MPRAGE", description="t1_mprage_sag")
-    files = {"a.dcm": b"a" * 5000, "sub/b c.dcm": b"b" * 6000, "1/n.dcm": Synthetic(9000)}
-    scan.resource("DICOM", files, format="DICOM", content="RAW")
-    scan.resource("", {"x.gif": b"x"})
-    other = session.scan("3-OT", type="t2/tse, sag", quality="questionable")
-    other.resource("DICOM", {"c.dcm": b"c" * 20000}, format="DICOM")
-    session.scan("4")
-    qc = session.assessor("MR1_QC")
-    qc.resource("DATA", {"qc.txt": b"out"})
-    qc.resource("LOG", {"log.txt": b"in"}, where="in")
-    session.reconstruction("R1", type="RECON A").resource("NIFTI", {"r.nii": b"r" * 700})
-    session.resource("NOTES", {"n.txt": b"note"})
-    session.subject.resource("CONSENT", {"consent.pdf": b"yes"})
-    session.share(second, "Shared_01")
-    second.session("MR2", subject="subj_2", date="2012-06-30", type="xnat:petSessionData")
-    second.session("Q1", subject="subj_2", type="xnat:demographicForm")
-    with XnatServer(world, context="/xnat") as server:
+    with XnatServer(full_world(), context="/xnat") as server:
         yield server
 
 
@@ -210,6 +135,12 @@ def test_failed_archives_are_xnats(golden: XnatServer) -> None:
 
 # Log-in
 
+TOKENS = "/data/services/tokens/"
+
+
+def cookie_of(reply: Reply) -> str:
+    return reply.headers["Set-Cookie"].split(";")[0]
+
 
 def test_wrong_password_is_a_page_without_a_realm(server: XnatServer) -> None:
     reply = ask(server, "/data/auth", user=("admin", "wrong"))
@@ -258,11 +189,30 @@ def test_session_ends_after_requests_and_on_demand(server: XnatServer) -> None:
 
 
 def test_failures_lock_the_account(server: XnatServer) -> None:
-    server.world.max_failed_logins = 2
-    for _ in "12":
-        ask(server, "/data/auth", user=("admin", "wrong"))
+    cookie = cookie_of(ask(server, "/data/auth"))
+    for _ in range(20):
+        assert ask(server, "/data/auth", user=("admin", "wrong")).status == 401
     assert ask(server, "/data/auth").status == 401
+    assert ask(server, "/data/auth", Cookie=cookie).status == 200  # the header is not even read
     assert ask(server, "/data/auth", user=("bob", "pass:word")).status == 200
+    assert server.refused_logins == ["admin"] * 21
+    server.world.lock_minutes = 0
+    assert ask(server, "/data/auth").status == 200
+    assert server.site.logins.failures == {}
+
+
+def test_a_right_password_forgives_earlier_failures(server: XnatServer) -> None:
+    for _ in range(2):
+        for _ in range(15):
+            ask(server, "/data/auth", user=("admin", "wrong"))
+        assert ask(server, "/data/auth").status == 200
+
+
+def test_too_many_sessions_are_refused_and_registered(server: XnatServer) -> None:
+    server.world.max_sessions = 2
+    assert [ask(server, "/data/auth").status for _ in "123"] == [200, 200, 401]
+    assert (server.sessions_opened, server.refused_logins) == (2, ["admin"])
+    assert server.site.logins.failures == {}  # nothing that locks
 
 
 def test_accounts_that_need_attention(server: XnatServer) -> None:
@@ -294,11 +244,83 @@ def test_open_site_makes_guests(server: XnatServer) -> None:
 
 
 def test_alias_tokens(server: XnatServer) -> None:
-    token = json.loads(ask(server, "/data/services/tokens/issue").body)
+    token = json.loads(ask(server, TOKENS + "issue").body)
     account = (token["alias"], token["secret"])
+    days = (token["estimatedExpirationTime"] / 1000 - time.time()) / 86400
+    assert (token["xdatUserId"], token["singleUse"], round(days, 1)) == ("admin", False, 2)
     assert ask(server, "/data/auth", user=account).body == b"User 'admin' is logged in"
-    assert ask(server, f"/data/services/tokens/invalidate/{account[0]}").status == 200
+    shown = json.loads(ask(server, TOKENS + "show", user=account).body)
+    assert [each["alias"] for each in shown] == [account[0]]
+    assert json.loads(ask(server, TOKENS + "validate/{}/{}".format(*account)).body) == {"valid": "admin"}
+    assert ask(server, f"{TOKENS}invalidate/{account[0]}", user=("bob", "pass:word")).status == 403
+    assert ask(server, f"{TOKENS}invalidate/{account[0]}").body == b'{"result": "OK"}'
+    assert ask(server, f"{TOKENS}invalidate/{account[0]}").status == 404
     assert ask(server, "/data/auth", user=account).status == 401
+
+
+def test_tokens_that_last_and_that_do_not(server: XnatServer) -> None:
+    lasting, moment = server.world.token("bob", seconds=None), server.world.token("bob", seconds=0.2)
+    for token in (lasting, moment):
+        reply = ask(server, "/data/auth", user=(token.alias, token.secret))
+        assert reply.body == b"User 'bob' is logged in"
+    time.sleep(0.2)
+    assert ask(server, "/data/auth", user=(moment.alias, moment.secret)).status == 401
+    assert ask(server, "/data/auth", user=(lasting.alias, lasting.secret)).status == 200
+    assert ask(server, "/data/auth", user=(lasting.alias, "wrong")).status == 401
+    assert server.site.logins.failures["bob"] == 1
+
+
+def test_token_for_a_single_use_is_spent_by_its_first_check(server: XnatServer) -> None:
+    once = server.world.token(single_use=True)
+    account = (once.alias, once.secret)
+    first = ask(server, "/data/auth", user=account)
+    assert first.status == 200
+    cookie = cookie_of(first)
+    assert ask(server, "/data/auth", user=None, Cookie=cookie).body == b"User 'admin' is logged in"
+    assert ask(server, "/data/auth", user=account, Cookie=cookie).status == 401
+    assert ask(server, "/data/auth", user=account).status == 401
+    assert server.refused_logins == [once.alias] * 2
+    wrong = server.world.token(single_use=True)
+    assert ask(server, "/data/auth", user=(wrong.alias, "wrong")).status == 401
+    assert ask(server, "/data/auth", user=(wrong.alias, wrong.secret)).status == 401
+    seen = server.world.token(single_use=True)
+    assert b"admin" in ask(server, f"{TOKENS}validate/{seen.alias}/{seen.secret}").body
+    assert ask(server, "/data/auth", user=(seen.alias, seen.secret)).status == 401
+
+
+def test_a_lasting_token_goes_with_its_cookie(server: XnatServer) -> None:
+    token = server.world.token()
+    account = (token.alias, token.secret)
+    cookie = cookie_of(ask(server, "/data/auth", user=account))
+    assert ask(server, "/data/auth", user=account, Cookie=cookie).status == 200
+    assert ask(server, "/data/auth", Cookie=cookie).status == 200  # the same user's by name
+    assert server.sessions_opened == 1
+
+
+def test_site_without_passwords_takes_tokens(server: XnatServer) -> None:
+    server.world.passwords = False
+    reply = ask(server, "/data/auth")
+    assert (reply.status, "WWW-Authenticate" in reply.headers) == (401, False)
+    token = server.world.token()
+    assert ask(server, "/data/auth", user=(token.alias, token.secret)).status == 200
+
+
+def test_secure_cookies_over_plain_http() -> None:
+    with XnatServer(full_world(), secure_cookies=True, expiration_numbers=1) as server:
+        cookies = ask(server, "/data/auth").headers.get_all("Set-Cookie")
+        assert re.fullmatch(r"JSESSIONID=\w{32}; Path=/; Secure; HttpOnly", cookies[0])
+        assert re.fullmatch(r"SESSION_EXPIRATION_TIME=\d{13}; Path=/", cookies[1])
+    with pytest.raises(TypeError, match="no such switch"):
+        XnatServer(full_world(), cookies="none")
+
+
+def test_log_in_by_basic_may_not_last(server: XnatServer) -> None:
+    server.world.basic_lasts = False
+    first = ask(server, "/data/auth")
+    cookie = cookie_of(first)
+    assert ask(server, "/data/auth", user=None, Cookie=cookie).status == 401
+    assert ask(server, "/data/auth", Cookie=cookie).status == 200
+    assert server.sessions_opened == 1
 
 
 # Listings
@@ -322,7 +344,6 @@ def test_alias_tokens(server: XnatServer) -> None:
         ("/data/experiments?date=11/17/2011", ["MR1", "MR1_QC"]),
         ("/data/experiments?date=11/17/2011-06/30/2012&xsiType=xnat:imageSessionData",
          ["MR1", "MR2"]),
-        ("/data/experiments?date=2011-11-17", []),  # read as a range
         ("/data/experiments?subject_label=subj_2", ["MR2", "Q1"]),
         ("/data/experiments?sortBy=label&sortOrder=DESC", ["Q1", "MR2", "MR1_QC", "MR1"]),
         ("/data/experiments?limit=1&offset=2", ["MR2"]),
@@ -419,6 +440,170 @@ def test_statuses(server: XnatServer, path: str, status: int) -> None:
     assert ask(server, path).status == status
 
 
+@pytest.mark.parametrize("bad", [";", ";v=1", "%3B", "%3b", "%25", "%5C", "%5c", "%2E", "//"])
+def test_urls_that_springs_firewall_refuses(server: XnatServer, bad: str) -> None:
+    path = f"{E}/scans/1{bad}/files"
+    reply = ask(server, path)
+    assert (reply.status, "Set-Cookie" in reply.headers) == (500, False)
+    assert b"<b>Message</b> The request was rejected because the URL contained" in reply.body
+    server.world.firewall = 400
+    assert ask(server, path).status == 400
+    assert ask(server, f"{E}?format=json&note={bad}").status == 200  # a query may have them
+    server.world.firewall = 0
+    assert b"rejected" not in ask(server, path).body
+
+
+def test_scans_that_no_url_can_name_come_by_their_resources(server: XnatServer) -> None:
+    session = session_of(server)
+    odd = session.scan("50%;", type="a/b").resource("DICOM", {"p%.dcm": b"p"})
+    assert ask(server, f"{E}/scans/50%25%3B/files").status == 500
+    path = f"{E}/scans/ALL/resources/{odd.id},102/files"
+    assert sorted(row["Name"] for row in ask(server, path).rows) == ["p%.dcm", "x.gif"]
+    assert ask(server, path + "?format=zip").names == [
+        "MR1/scans/1-T1_MPRAGE/resources/102/files/x.gif",
+        "MR1/scans/50%;-a_b/resources/DICOM/files/p%.dcm",
+    ]
+    others = f"{E}/scans/ALL/resources/{session.assessors[0].resources[0].id}/files"
+    assert ask(server, others).status == 404  # these resources, and of a scan
+
+
+def test_paths_in_an_archive_are_rewritten_by_all_scans_asked_for(server: XnatServer) -> None:
+    scan = session_of(server).scan("7", type="T2")
+    resource = scan.resource("DICOM", {"1/a.dcm": b"a"})
+    by_id = ask(server, f"{E}/scans/7/files?format=zip").names
+    assert by_id == ["MR1/scans/7-T2/resources/DICOM/files/1/a.dcm"]
+    by_resource = ask(server, f"{E}/scans/ALL/resources/{resource.id}/files?format=zip").names
+    assert by_resource == ["MR1/scans/7-T2/resources/DICOM/files/1-T1_MPRAGE/a.dcm"]
+
+
+def test_brackets_in_paths(server: XnatServer) -> None:
+    session = session_of(server)
+    session.scan("a/b").resource("DICOM", {"slash.dcm": b"s"})
+    session.scan("a,b").resource("DICOM", {"comma.dcm": b"c"})
+    session.reconstruction("r/1", "x/y").resource("NIFTI", {"slash.nii": b"s"})
+    session.reconstruction("r2", "x,y").resource("NIFTI", {"comma.nii": b"c"})
+
+    def names(path: str) -> list[str]:
+        reply = ask(server, E + path)
+        return [row["Name"] for row in reply.rows] if reply.status == 200 else []
+
+    assert names("/scans/a%5BSLASH%5Db/files") == ["slash.dcm"]
+    assert names("/scans/a%5BCOMMA%5Db/files") == []  # for types only
+    assert names("/reconstructions/x%5BSLASH%5Dy/files") == []  # for scans only
+    assert names("/reconstructions/x%5BCOMMA%5Dy/files") == []  # in lists only
+    assert names("/reconstructions/x%5BCOMMA%5Dy,R9/files") == ["comma.nii"]
+
+
+def test_resources_by_number_and_by_label(server: XnatServer) -> None:
+    session = session_of(server)
+    scan = session.scans[0]
+    scan.resource("102", {"labelled.txt": b"l"})
+    names = [row["Name"] for row in ask(server, f"{E}/scans/1/resources/102/files").rows]
+    assert names == ["x.gif", "labelled.txt"]
+    assert ask(server, f"{E}/scans/1/resources/DICOM,9999/files").status == 404  # no resource's
+    server.world.labels_only = True
+    assert ask(server, f"{E}/scans/1/resources/101/files").status == 404
+    assert ask(server, f"{E}/scans/1/resources/DICOM,101/files?format=zip").status == 404
+    assert len(ask(server, f"{E}/scans/1/resources/DICOM/files").rows) == 3
+    assert ask(server, f"{E}?format=xml").status == 200
+
+
+def test_whole_paths_are_decoded(server: XnatServer) -> None:
+    names = ["a b#ü.dcm", "c+d.dcm", "e f+g.dcm", "h%20i.dcm", "j#k.dcm", "l+m n.dcm", "l m n.dcm"]
+    session_of(server).scans[0].resource("ODD", {name: name.encode() for name in names})
+    found = {
+        "a%20b%23%C3%BC.dcm": "a b#ü.dcm",
+        "c+d.dcm": "c+d.dcm",
+        "c%2Bd.dcm": "c+d.dcm",
+        "c%2bd.dcm": "c+d.dcm",
+        "e%20f%2Bg.dcm": "e f+g.dcm",
+        "j%23k.dcm": "j#k.dcm",  # though nothing decodes the path as a whole
+        "l+m%20n.dcm": "l m n.dcm",  # Java takes + for a blank
+        "h%20i.dcm": None,
+    }
+    for path, name in found.items():
+        reply = ask(server, f"{E}/scans/1/resources/ODD/files/{path}")
+        assert reply.status == (200 if name else 404)
+        assert name is None or reply.body == name.encode()
+    server.world.version = "1.7.4.1"
+    assert ask(server, f"{E}/scans/1/resources/ODD/files/j%23k.dcm").status == 404
+
+
+def test_listings_that_fail_inside(server: XnatServer) -> None:
+    assert ask(server, "/data/experiments?date=2011-11-17").status == 500
+    reply = ask(server, "/data/projects/P1/experiments?date=2011-11-17")
+    assert (reply.status, reply.body, reply.headers["Content-Type"]) == (200, b"", None)
+    assert len(ask(server, "/data/projects/P1/experiments?date=11/17/2011").rows) == 1
+    for path in ("/scans", "/resources", "/scans/1/files"):
+        server.fault("empty", match=path)
+        reply = ask(server, E + path)
+        assert (reply.status, reply.body) == (200, b"")
+        assert ask(server, E + path).rows
+
+
+def test_catalog_that_waits_for_its_refresh(server: XnatServer) -> None:
+    resource = session_of(server).scan("8").resource("DICOM", {"a.dcm": b"a"}, unlisted=True)
+    files = f"{E}/scans/8/resources/DICOM/files"
+    assert ask(server, files).rows == []
+    assert [row["file_count"] for row in ask(server, f"{E}/scans/8/resources").rows] == ["1"]
+    assert ask(server, files + "?format=zip").status == 404
+    assert ask(server, files + "/a.dcm").status == 404
+    resource.unlisted = False
+    assert len(ask(server, files).rows) == 1
+
+
+def test_latin_1_listings(server: XnatServer) -> None:
+    server.world.charset = "latin-1"
+    session_of(server).note = "für – später"  # noqa: RUF001
+    session_of(server).scans[0].resources[1].add("ü.txt", b"u")
+    for format in ("json", "csv", "xml"):
+        body = ask(server, f"/data/experiments?columns=ID,note&format={format}").body
+        assert b"f\xfcr ? sp\xe4ter" in body
+    assert b'"\xfc.txt"' in ask(server, f"{E}/scans/1/resources/102/files").body
+    assert "für – später".encode() in ask(server, f"{E}?format=xml").body  # noqa: RUF001
+    assert ask(server, f"{E}/scans/1/resources/102/files/%FC.txt").body == b"u"
+    assert "MR1/scans/1-T1_MPRAGE/resources/102/files/ü.txt" in (
+        ask(server, f"{E}/scans/1/resources/102/files?format=zip").names
+    )
+
+
+def test_rights_by_the_first_column(server: XnatServer) -> None:
+    both = [
+        f"/data/experiments?columns={columns}&xsiType={type}"
+        for columns, type in (("label,ID", "xnat:imageSessionData"), ("label,ID", "xnat:mrSessionData"))
+    ]
+    assert [len(ask(server, path).rows) for path in both] == [2, 1]
+    server.world.first_column_rights = True
+    assert [len(ask(server, path).rows) for path in both] == [0, 1]
+    assert len(ask(server, "/data/experiments?columns=ID,label").rows) == 4
+    assert len(ask(server, "/data/experiments").rows) == 4
+
+
+def test_xnat_1_11(server: XnatServer) -> None:
+    server.world.restlet = 2
+    session_of(server).scans[0].resource("EMPTY", {"none.txt": b""})
+    page = ask(server, "/data/experiments/nowhere").body
+    assert b"<title>Status page</title>" in page
+    assert b"<h3>" not in page
+    reason, message = re.findall(rb"<p[^>]*>([^<]*)</p>", page)
+    assert (reason, message) == (b"Not Found", b"Unable to find the specified experiment.")
+    path = f"{E}/scans/1/resources/EMPTY/files/none.txt"
+    empty = ask(server, path)
+    assert (empty.status, empty.body) == (204, b"")
+    assert [name for name in empty.headers if name.startswith(("Content-", "Transfer"))] == [
+        "Content-Security-Policy"
+    ]
+    assert ask(server, f"{E}/scans/1%zz/files").status == 500
+    assert ask(server, f"{E}/scans/1/files?format=zip").names
+    server.fault("empty", match="scans")
+    assert ask(server, f"{E}/scans").status == 204
+    server.fault("status", match="scans", status=500, message="Out of order")
+    assert b"<p>Out of order</p>" in ask(server, f"{E}/scans").body
+    assert ask(server, "/data/JSESSION", "DELETE").status == 200
+    server.world.restlet = 1
+    assert (ask(server, path).status, ask(server, path).headers["Content-Length"]) == (200, "0")
+
+
 def test_session_document(server: XnatServer) -> None:
     assert ask(server, E).headers["Content-Type"].startswith("text/html")  # no format
     document = ask(server, E + "?format=xml").body
@@ -442,10 +627,11 @@ def test_sub_lists_ignore_filters(server: XnatServer) -> None:
     assert len(ask(server, E + "/scans?quality=usable").rows) == 3
     assert ask(server, E + "/assessors").rows[0]["session_ID"] == "XNAT_E00001"
     assert ask(server, E + "/reconstructions").rows[0]["type"] == "RECON A"
-    assert [row["label"] for row in ask(server, E + "/resources").rows] == ["NOTES"]
+    alone = ask(server, E + "/resources?columns=label").rows
+    assert [(row["cat_id"], row["label"]) for row in alone] == [("XNAT_E00001", "NOTES")]
     every = ask(server, E + "/resources?all=true").rows
     assert [(row["category"], row["cat_id"], row["label"]) for row in every] == [
-        ("resources", "", "NOTES"),
+        ("resources", "", "NOTES"),  # its session only without all=true
         ("scans", "1", "DICOM"),
         ("scans", "1", ""),
         ("scans", "3-OT", "DICOM"),
@@ -585,273 +771,3 @@ def test_single_files(server: XnatServer) -> None:
     assert ask(server, path + "sub/b%63.dcm").status == 404  # only %20 and %2B are decoded
     gone = ask(server, path + "none.dcm")
     assert (gone.status, b"Unable to find file." in gone.body) == (404, True)
-
-
-# Failures
-
-ZIP = E + "/scans/1,3-OT/files?format=zip"
-FOLDER = "MR1/scans/1-T1_MPRAGE/resources/DICOM/files/"
-
-
-def short(names: list[str]) -> list[str]:
-    return [name.rsplit("/", 1)[1] for name in names]
-
-
-@pytest.mark.parametrize(
-    ("fault", "compression", "names"),
-    [
-        (("missing", r"b c\.dcm"), 0, ["a.dcm", "n.dcm", "x.gif", "c.dcm"]),
-        (("vanish", r"n\.dcm"), 0, ["a.dcm", "b c.dcm"]),
-        (("vanish", r"n\.dcm"), 8, ["a.dcm", "b c.dcm"]),
-        (("vanish", r"a\.dcm"), 0, []),  # before 8 KB: a short ZIP all the same
-        (("unreadable", r"c\.dcm$"), 8, ["a.dcm", "b c.dcm"]),
-        (("duplicate", r"n\.dcm"), 0, ["a.dcm", "b c.dcm", "n.dcm"]),
-    ],
-)
-def test_short_but_valid_archives(server: XnatServer, fault: Any, compression: int, names: list[str]) -> None:
-    server.fault(fault[0], match="format=zip", member=fault[1])
-    reply = ask(server, f"{ZIP}&compression={compression}")
-    assert (reply.status, reply.whole, short(reply.names)) == (200, True, names)
-    assert len(ask(server, ZIP).names) == 5  # once only
-
-
-def test_read_error_in_a_stored_member(server: XnatServer) -> None:
-    server.fault("unreadable", match="format=zip", member=r"n\.dcm", after=100)
-    reply = ask(server, ZIP)
-    assert (reply.status, reply.whole, b"PK\x01\x02" in reply.body) == (200, True, False)
-
-
-@pytest.mark.parametrize("kind", ["vanish", "unreadable", "duplicate"])
-@pytest.mark.parametrize("compression", [0, 8])
-def test_old_xnat_leaves_archives_open(server: XnatServer, kind: str, compression: int) -> None:
-    server.world.version = "1.7.4.1"
-    server.fault(kind, match="format=zip", member=r"/3-OT.*c\.dcm")
-    reply = ask(server, f"{ZIP}&compression={compression}")
-    assert (reply.status, reply.whole, b"PK\x05\x06" in reply.body) == (200, True, False)
-
-
-def test_old_xnat_fails_early_with_a_page(server: XnatServer) -> None:
-    server.world.version = "1.7.4.1"
-    server.fault("vanish", match="format=zip", member=r"a\.dcm")
-    reply = ask(server, ZIP)
-    assert (reply.status, b"writing the response entity" in reply.body) == (500, True)
-
-
-def test_broken_connections(server: XnatServer) -> None:
-    for kind in ("zip", "tar"):
-        server.fault("cut", match="files", after=20000)
-        reply = ask(server, ZIP.replace("zip", kind))
-        assert (reply.status, reply.whole, len(reply.body) <= 20000) == (200, False, True)
-    server.fault("cut", match="files", after=10)
-    reply = ask(server, ZIP)
-    assert (reply.status, reply.whole, server.requests[-1].bytes_sent) == (200, False, 10)
-    server.fault("cut", match="files", after=1 << 30)  # at the end, then
-    assert ask(server, ZIP).whole is False
-    server.fault("cut", match=r"a\.dcm", after=10)
-    assert ask(server, E + "/scans/1/files/a.dcm").whole is False
-    server.fault("truncate", match=r"a\.dcm", after=10)
-    reply = ask(server, E + "/scans/1/files/a.dcm")
-    assert (reply.whole, reply.headers["Content-Length"]) == (True, "10")
-    server.fault("truncate", match="format=xml", after=300)
-    with pytest.raises(ElementTree.ParseError):
-        ElementTree.fromstring(ask(server, E + "?format=xml").body)
-    session_of(server).scans[0].resources[0].files["a.dcm"].fails_at = 7
-    assert ask(server, E + "/scans/1/files/a.dcm").body == b"a" * 7
-
-
-@pytest.mark.parametrize("details", [{}, {"after": 10000}, {"between": True}])
-def test_silence(server: XnatServer, details: dict[str, Any]) -> None:
-    server.fault("silence", match="format=zip", seconds=0.2, **details)
-    start = time.monotonic()
-    assert len(ask(server, ZIP).names) == 5
-    assert time.monotonic() - start >= 0.2
-    assert server.requests[-1].end_time - server.requests[-1].time >= 0.2
-
-
-def test_other_answers(server: XnatServer) -> None:
-    server.fault("status", match="scans", status=503, retry_after=2)
-    reply = ask(server, ZIP)
-    assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
-    server.fault("status", match="scans", status=502)
-    assert b"nginx" in ask(server, ZIP).body
-    server.fault("status", match="scans", status=500, message="Out of order", skip=1)
-    assert ask(server, ZIP).status == 200
-    assert b"<h3>Out of order</h3>" in ask(server, ZIP).body
-    server.fault("html", match="scans")
-    assert ask(server, ZIP).headers["Content-Type"].startswith("text/html")
-    server.fault("redirect", match="scans", location="https://elsewhere.example/")
-    assert ask(server, ZIP).headers["Location"] == "https://elsewhere.example/"
-    server.fault("answer", match="scans", status=418, headers={"X-Tea": "1"}, body=b"pot")
-    assert ask(server, ZIP).body == b"pot"
-    server.fault("fallback", match="scans")
-    assert short(ask(server, ZIP).names) == ["consent.pdf"]
-    server.fault("listing", match="json", edit=lambda rows: rows[1:])
-    assert len(ask(server, E + "/scans/1/files?format=json").rows) == 3
-    called: list[int] = []
-    server.fault("call", match="auth", times=None, action=lambda: called.append(1))
-    ask(server, "/data/auth")
-    ask(server, "/data/auth")
-    assert called == [1, 1]
-    server.fault("expire", match="auth")
-    cookie = ask(server, "/data/JSESSION").headers["Set-Cookie"].split(";")[0]
-    assert ask(server, "/data/auth", user=None, Cookie=cookie).status == 401
-
-
-def test_redirect_to_tls(server: XnatServer, tmp_path: Path) -> None:
-    if not shutil.which("openssl"):
-        pytest.skip("needs openssl to make a certificate")
-    files = (str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
-    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-    command += ["-out", files[0], "-keyout", files[1], *name]
-    subprocess.run(command, check=True, capture_output=True)
-    with XnatServer(server.world, "/xnat", certificate=files) as safe:
-        server.fault("redirect", location=f"https://127.0.0.1:{safe.port}{{path}}")
-        location = ask(server, ZIP).headers["Location"]
-        assert location == safe.url + ZIP
-        trust = ssl.create_default_context(cafile=files[0])
-        request = urllib.request.Request(location, headers={"Authorization": basic(*ADMIN)})
-        with urllib.request.urlopen(request, context=trust) as response:
-            reply = Reply(response.status, response.headers, response.read())
-        assert len(reply.names) == 5
-
-
-def test_unknown_faults_are_refused(server: XnatServer) -> None:
-    with pytest.raises(ValueError, match="no such fault"):
-        server.fault("earthquake")
-    with pytest.raises(ValueError, match="cut takes"):
-        server.fault("cut", before=1)
-    assert len(FAULTS) > 15
-
-
-HOSTILE = ["../evil", "/etc/evil", "C:\\evil", "a\\..\\evil", FOLDER + "A.DCM", FOLDER + "a.dcm"]
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_members(server: XnatServer, name: str) -> None:
-    server.fault("add", match="format=zip", name=name, data=b"evil")
-    raw = ask(server, ZIP).body
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        assert archive.infolist()[-1].orig_filename == name
-
-
-def test_more_hostile_members(server: XnatServer) -> None:
-    server.fault("add", match="zip", name="link", data=b"/etc", mode=0o120777, first=True)
-    with zipfile.ZipFile(io.BytesIO(ask(server, ZIP).body)) as archive:
-        first = archive.infolist()[0]
-        assert (first.external_attr >> 16, first.create_system) == (0o120777, 3)
-    server.fault("add", match="zip", name="bomb", data=Synthetic(1 << 30, None), compression=8)
-    raw = ask(server, ZIP).body
-    assert len(raw) < 2_000_000
-    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
-        assert archive.getinfo("bomb").file_size == 1 << 30
-    server.fault("flip", match="zip", member=r"n\.dcm")
-    with zipfile.ZipFile(io.BytesIO(ask(server, ZIP).body)) as archive:
-        assert archive.testzip() == FOLDER + "1-T1_MPRAGE/n.dcm"
-
-
-def test_stop_and_start(server: XnatServer) -> None:
-    server.fault("stop", match="format=zip", after=15000)
-    url = server.url
-    reply = ask(server, ZIP)
-    assert (reply.whole, server.stopped.is_set()) == (False, True)
-    with pytest.raises(ConnectionRefusedError):
-        ask(server, "/data/auth")
-    server.start()
-    assert (server.url, ask(server, ZIP).status) == (url, 200)
-
-
-def test_catalogs_that_are_wrong(server: XnatServer) -> None:
-    files = session_of(server).scans[0].resources[0].files
-    files["gone.dcm"] = File(b"gone", on_disk=False)
-    files["stale.dcm"] = File(b"stale", size_listed=99, md5="0" * 32)
-    rows = {row["Name"]: row for row in ask(server, E + "/scans/1/files").rows}
-    assert rows["gone.dcm"]["Size"] == "4"
-    assert (rows["stale.dcm"]["Size"], rows["stale.dcm"]["digest"]) == ("99", "0" * 32)
-    assert "gone.dcm" not in short(ask(server, ZIP).names)
-    assert ask(server, E + "/scans/1/files/gone.dcm").status == 404
-
-
-# The server itself
-
-
-def test_record(server: XnatServer) -> None:
-    server.latency = 0.05
-    gate = threading.Barrier(2)
-
-    def fetch() -> None:
-        gate.wait()
-        ask(server, ZIP)
-
-    server.fault("slow", match="format=zip", times=None, rate=200_000)
-    threads = [threading.Thread(target=fetch) for _ in "12"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert server.most_transfers == 2
-    first = server.requests[0]
-    assert (first.method, first.path, first.status) == ("GET", "/xnat" + ZIP, 200)
-    assert first.headers["authorization"] == basic(*ADMIN)
-    assert first.bytes_sent > 40000
-    server.clear()
-    assert (server.requests, server.most_transfers) == ([], 0)
-
-
-def test_keep_alive_and_raw_requests(server: XnatServer) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port)
-    head = {"Authorization": basic(*ADMIN)}
-    for path in ("/xnat/data/auth", "/xnat" + ZIP, "/xnat/data/experiments?format=json"):
-        connection.request("GET", path, headers=head)
-        response = connection.getresponse()
-        assert (response.status, response.reason) == (200, "")
-        response.read()
-        sock = connection.sock
-    assert connection.sock is sock
-    sock.sendall(b"GET /xnat/data/a<b HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
-    connection.close()
-
-
-def test_large_contents_cost_nothing() -> None:
-    size = 5 << 30
-    world = World(digests="empty")
-    session = world.project("P").session("S")
-    session.scan("1").resource("DICOM", {"a.dcm": Synthetic(size, 1), "b.dcm": b"b"})
-    with XnatServer(world) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port)
-        path = E + "/scans/1/files?format=zip"
-        connection.request("GET", path, headers={"Authorization": basic(*ADMIN)})
-        head = connection.getresponse().read(100)
-        connection.close()
-        assert head[14:18] == Synthetic(size, 1).crc.to_bytes(4, "little")
-        assert (head[4], head[18:26]) == (45, b"\xff" * 8)  # ZIP64
-        assert ask(server, E + "/scans/1/files").rows[0]["Size"] == str(size)
-
-
-@pytest.mark.parametrize("size", [0, 1, 1 << 20, (3 << 20) + 5])
-def test_synthetic_contents(size: int) -> None:
-    content = Synthetic(size, 7)
-    data = b"".join(content.blocks())
-    assert (len(data), content.crc) == (size, zlib.crc32(data))
-    assert b"".join(content.blocks(5, 50)) == data[5:50]
-    packed = zlib.decompressobj(-15).decompress(b"".join(content.deflated()))
-    assert packed == data
-
-
-def test_program_serves_real_images(tmp_path: Path) -> None:
-    pydicom = pytest.importorskip("pydicom")
-    script = Path(__file__).with_name("xnat_server.py")
-    command = [sys.executable, str(script), "--port", "0", "--context", "/xnat"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
-        assert program.stdout is not None
-        url = program.stdout.readline().strip()
-        match = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/xnat", url)
-        assert match
-        served = XnatServer(World(), "/xnat", port=int(match[1]))  # only its address
-        reply = ask(served, E + "/scans/1/files?format=zip")
-        with zipfile.ZipFile(io.BytesIO(reply.body)) as archive:
-            images = [pydicom.dcmread(io.BytesIO(archive.read(n))) for n in archive.namelist()]
-        program.terminate()
-    assert program.returncode == 0
-    assert len({image.SOPInstanceUID for image in images}) == 6
