@@ -519,7 +519,7 @@ def measure_extract(bench: Bench) -> Section:
     ]
     with Site(large_world, count, size) as site:
         costs = bench.compare(rows, site, Job(extract=True), count)
-    return Section(f"extracted: {count:,} files with MD5, {readable(count * size)}", costs)
+    return Section(f"{count:,} files with MD5, {readable(count * size)}", costs)
 
 
 def measure_memory(bench: Bench) -> Section:
