@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Runs the demonstration, the tests or the benchmark, in a virtual environment of their own.
 
-    python3 tests/run.py demo           xget against a test XNAT with real DICOM images
-    python3 tests/run.py test [ARG ...] linters, types and tests; ARGs are pytest's
-    python3 tests/run.py bench          xget beside other downloaders
+    python3 tests/run.py demo             xget against a test XNAT with real DICOM images
+    python3 tests/run.py test [ARG ...]   linters, types and tests; ARGs are pytest's
+    python3 tests/run.py bench [ARG ...]  what xget promises, measured beside other downloaders
 
 The environment is `.venv` at the top of the repository; the first call makes it.
 """

@@ -350,7 +350,7 @@ def test_every_flag_is_in_the_prose(xget: Xget) -> None:
 
 
 def test_files_named_exist() -> None:
-    named = set(re.findall(r"\btests/\w+(?:\.py)?", README)) | {"xget", "setup.py", "LICENSE"}
+    named = set(re.findall(r"\btests/\w+(?:\.\w+)?", README)) | {"xget", "setup.py", "LICENSE"}
     assert [name for name in sorted(named) if not (HOME / name).exists()] == []
 
 
