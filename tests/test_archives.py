@@ -180,12 +180,16 @@ def test_a_session_label_becomes_a_file_name(xget: Xget, world: World, label: st
     assert name == f"{file}_acq.zip" if file else len(name.encode()) <= 204 and name.startswith("x" * 150)
 
 
-def test_nothing_to_download_is_no_archive_and_no_error(xget: Xget, world: World) -> None:
+def test_nothing_to_download_is_no_archive(xget: Xget, world: World) -> None:
+    """Of a session that was named, a line says what it has, and the status is 4; of a project, silence."""
     session = world.projects[0].session("bare")
     session.scan("1", type="T1").resource("DICOM", {}, format="DICOM")
     session.scan("2", type="T2")
-    assert xget("-s", "bare") == (0, "", "")
-    assert xget("-s", "sess_1", "-acq", "NONE", *SCANS) == (0, "", "")
+    assert xget("-s", "bare") == (0, "", ""), "an empty scan is a scan that matched"
+    outcome = xget("-s", "sess_1", "-acq", "NONE", *SCANS)
+    assert outcome[:2] == (4, "") and "has nothing of what is asked for" in outcome.err
+    for kind in ("2 scans (-acq)", "1 assessors (-ass)", "1 reconstructions (-recon)", "1 resources (-res)"):
+        assert kind in outcome.err
     assert xget.files() == []
 
 
@@ -224,45 +228,114 @@ def test_compression(
 # --- there already ---------------------------------------------------------------------
 
 
-def test_an_archive_is_not_downloaded_again_whatever_the_constraints(xget: Xget, server: XnatServer) -> None:
-    assert xget("-s", "sess_1", *ACQ1)[0] == 0
+@pytest.mark.parametrize(
+    ("made", "asked_for"),
+    [
+        ((), ()),
+        ((), ("-acq", "1")),
+        ((), ("-q", "usable")),
+        (("-format", "ALL"), ("-format", "ALL", "-acq", "1")),
+        (("-acq", "1,2"), ("-acq", "2,1")),
+        (("-acq",), ()),
+        (("-acq", "1"), ("-acq", "1", "-proj", "proj_3")),
+    ],
+    ids=[
+        "the same",
+        "fewer scans",
+        "one quality",
+        "of one scan what is there of all formats",
+        "the same in another order",
+        "a bare -acq is none",
+        "the same, with its project",
+    ],
+)
+def test_an_archive_that_holds_what_is_asked_for_is_not_downloaded_again(
+    xget: Xget, server: XnatServer, made: tuple[str, ...], asked_for: tuple[str, ...]
+) -> None:
+    assert xget("-s", "sess_1", *made, *SCANS)[0] == 0
     before = (xget.folder / "sess_1_acq.zip").read_bytes()
     server.clear()
-    outcome = xget("-s", "sess_1", "-format", "ALL", "-q", "questionable", "-res", "NOTES", *SCANS)
-    assert outcome == (0, "./sess_1_res.zip\n", "")
-    assert not any("/scans/" in path for path in asked(server))
-    assert (xget.folder / "sess_1_acq.zip").read_bytes() == before
+    assert xget("-s", "sess_1", *asked_for, *SCANS) == (0, "", "")
+    assert asked(server, "/files") == []
+    assert (xget.folder / "sess_1_acq.zip").read_bytes() == before and hidden(xget) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "asked_for", "says"),
+    [
+        (("-acq", "1"), (), "-acq 1"),
+        (("-acq", "1"), ("-acq", "2"), "-acq 1"),
+        (("-q", "usable"), (), "-q usable"),
+        ((), ("-format", "NIFTI"), "no -format"),
+        (("-format", "NIFTI"), (), "-format NIFTI"),
+        (("-acq", "1", "-q", "usable"), ("-acq", "1"), "-acq 1 -q usable"),
+    ],
+    ids=[
+        "one scan, asked for all",
+        "another scan",
+        "one quality, asked for all",
+        "DICOM alone, asked for another format",
+        "another format, asked for DICOM",
+        "one constraint more",
+    ],
+)
+def test_an_archive_of_other_constraints(
+    xget: Xget, server: XnatServer, made: tuple[str, ...], asked_for: tuple[str, ...], says: str
+) -> None:
+    """Status 0 means that what was asked for is there: a failure that names the three ways out."""
+    assert xget("-s", "sess_1", *made, *SCANS)[0] == 0
+    before = (xget.folder / "sess_1_acq.zip").read_bytes()
+    for more in (SCANS, ("-recon", "NONE")):  # nothing else to do; and with a server at hand
+        outcome = xget("-s", "sess_1", *asked_for, *more)
+        assert outcome.status == 1 and (xget.folder / "sess_1_acq.zip").read_bytes() == before
+        line = (
+            f"xget: sess_1 acq: .{os.sep}sess_1_acq.zip: exists, made with {says}; -update adds what it lacks"
+        )
+        assert f"{line}, -overwrite replaces it, -longname keeps both\n" in outcome.err
+    for way in (("-update",), ("-overwrite",)):
+        shutil.copy(xget.folder / "sess_1_acq.zip", xget.folder / "copy")
+        assert xget("-s", "sess_1", *asked_for, *SCANS, *way)[:2] == (0, "./sess_1_acq.zip\n")
+        assert xget("-s", "sess_1", *asked_for, *SCANS)[0] == 0
+        shutil.move(str(xget.folder / "copy"), xget.folder / "sess_1_acq.zip")
+    assert xget("-s", "sess_1", *asked_for, *SCANS, "-longname")[0] == 0
 
 
 def test_an_archive_by_label_serves_under_that_label_with_or_without_its_project(
     xget: Xget, server: XnatServer
 ) -> None:
+    """As the same accession ID, which the server is asked for; nothing comes twice."""
     assert xget("-s", "sess_1", *SCANS)[0] == 0
     server.clear()
     assert xget("-s", "sess_1", "-proj", "proj_3", *SCANS) == (0, "", "")
-    assert server.requests == []
+    assert asked(server, "/files") == []
+    server.clear()
+    assert xget("-s", "sess_1", *SCANS) == (0, "", "")
+    assert server.requests == [], "as typed before: no server is needed"
 
 
 def foreigners(world: World, server: XnatServer) -> dict[str, Any]:
-    """Comments of archives that are not what is asked for; None: bytes that are no ZIP."""
+    """Comments of archives that are not what is asked for, or bytes that are no ZIP; and what is said."""
     right = {
+        "xget": "2.0.0",
         "server": server.url,
         "project": "proj_3",
         "label": "sess_1",
         "id": "XNAT_E00001",
-        "asked": {"proj": "", "session": "sess_1"},
+        "asked": {"proj": "proj_3", "session": "sess_1"},
+        "constraints": {},
     }
-    typed = {"proj": "other", "session": "sess_1"}
+    typed, port = {"proj": "other", "session": "sess_1"}, server.port + 1
     return {
-        "of another session": {**right, "id": "X", "label": "x", "asked": {"proj": "", "session": "x"}},
-        "of another project": {**right, "id": "X", "project": "other", "asked": typed},
-        "of another server": {**right, "server": "http://127.0.0.1:9/xnat"},
-        "with another comment": "made by hand",
-        "with a comment of another shape": [1],
-        "without a comment": None,
-        "that is no ZIP": b"no zip",
-        "that is empty": b"",
-        "that is cut": "cut",
+        "of another session": ({**right, "id": "X_E9", "asked": typed}, "X_E9, not XNAT_E00001"),
+        "of another project": ({**right, "id": "X_E9", "project": "other", "asked": typed}, "other sess_1"),
+        "of another server": ({**right, "server": "http://127.0.0.2:9/xnat"}, "http://127.0.0.2:9/xnat"),
+        "of another port": ({**right, "server": f"http://127.0.0.1:{port}"}, f"127.0.0.1:{port}"),
+        "of another path": ({**right, "server": f"{server.url}/test"}, f"{server.url}/test"),
+        "that is incomplete": ({**right, "incomplete": "1 of 2"}, "incomplete; -update"),
+        "that is no ZIP": (b"no zip", "no whole ZIP"),
+        "that is empty": (b"", "no whole ZIP"),
+        "that is cut": ("cut", "no whole ZIP"),
+        "that has bytes behind it": ("more", "no whole ZIP"),
     }
 
 
@@ -271,23 +344,97 @@ NAMES = list(foreigners(World(), XnatServer(World())))
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_archive(xget: Xget, world: World, server: XnatServer, name: str) -> None:
-    """Left alone, a failure; -overwrite replaces it."""
-    path, wrong = xget.folder / "sess_1_acq.zip", foreigners(world, server)[name]
-    if name == "that is cut":
-        assert xget("-s", "sess_1", *SCANS)[0] == 0
-        path.write_bytes(path.read_bytes()[:-400])
+    """Left alone, a failure that says why; -overwrite replaces it."""
+    path, (wrong, says) = xget.folder / "sess_1_acq.zip", foreigners(world, server)[name]
+    if isinstance(wrong, dict):
+        write_zip(path, wrong)
     elif isinstance(wrong, bytes):
         path.write_bytes(wrong)
     else:
-        write_zip(path, wrong)
+        assert xget("-s", "sess_1", *SCANS)[0] == 0
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-400] if wrong == "cut" else whole + b"x")
     before = path.read_bytes()
     for flags in (SCANS, ("-recon", "NONE")):  # nothing else to do; and with a server at hand
         outcome = xget("-s", "sess_1", "-proj", "proj_3", *flags)
         assert outcome.status == 1 and path.read_bytes() == before
-        assert "xget: sess_1 acq: " in outcome.err and "-overwrite" in outcome.err
+        assert f"xget: sess_1 acq: .{os.sep}sess_1_acq.zip: exists, and " in outcome.err
+        assert says in outcome.err and "-overwrite" in outcome.err
         assert outcome.out in ("", "./sess_1_ass.zip\n")
     assert xget("-s", "sess_1", "-overwrite", *SCANS) == (0, "./sess_1_acq.zip\n", "")
     assert len(read(path)) == 7 and hidden(xget) == []
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [None, "made by hand", [1], {"server": "http://x"}],
+    ids=["no comment", "words", "a list", "JSON"],
+)
+@pytest.mark.parametrize("flags", [(), ("-acq", "2", "-format", "ALL")], ids=["all", "constraints"])
+def test_an_archive_that_xget_has_not_marked_is_there_by_its_name(
+    xget: Xget, server: XnatServer, comment: Any, flags: tuple[str, ...]
+) -> None:
+    """The original xget's, or a person's own: it counts, whatever the constraints; -overwrite replaces it."""
+    path = xget.folder / "sess_1_acq.zip"
+    write_zip(path, comment)
+    before = path.read_bytes()
+    assert xget("-s", "sess_1", *flags, *SCANS) == (0, "", "")
+    assert (server.requests, path.read_bytes()) == ([], before)
+    assert xget("-s", "sess_1", *flags, *SCANS, "-overwrite")[:2] == (0, "./sess_1_acq.zip\n")
+    assert path.read_bytes() != before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are no files there, and links need rights")
+@pytest.mark.parametrize("what", ["folder", "pipe", "dead link", "loop"])
+@pytest.mark.parametrize("way", [(), ("-update",), ("-verify",)], ids=["plain", "update", "verify"])
+def test_no_regular_file_in_the_place_of_an_archive(xget: Xget, what: str, way: tuple[str, ...]) -> None:
+    """A failure that says so, at once, and it is left alone."""
+    path = xget.folder / "sess_1_acq.zip"
+    make = {
+        "folder": path.mkdir,
+        "pipe": lambda: os.mkfifo(path),
+        "dead link": lambda: path.symlink_to("nowhere"),
+        "loop": lambda: path.symlink_to(path.name),
+    }
+    make[what]()
+    outcome = xget("-s", "sess_1", *SCANS, *way)
+    assert outcome[:2] == (1, "") and "sess_1_acq.zip: " in outcome.err and "Traceback" not in outcome.err
+    assert xget.files() in (["sess_1_acq.zip"], ["sess_1_acq.zip/"])
+
+
+@pytest.mark.parametrize("spelled", ["http://127.0.0.1:{port}/", "127.0.0.1:{port}"])
+def test_one_server_however_it_is_spelled(xget: Xget, server: XnatServer, spelled: str) -> None:
+    assert xget("-s", "sess_1", *SCANS)[0] == 0
+    server.clear()
+    xget.url = spelled.format(port=server.port)
+    assert xget("-s", "sess_1", *SCANS) == (0, "", "")
+    assert server.requests == []
+
+
+def test_labels_that_were_put_right_on_the_server(xget: Xget, world: World) -> None:
+    """The archive of that name is another session's now: a failure with both IDs; -overwrite replaces it."""
+    first = world.sessions()[0]
+    other = world.projects[0].session("sess_2")
+    other.scan("1").resource("DICOM", {"other.dcm": b"o"}, format="DICOM")
+    assert xget("-proj", "proj_3", *SCANS).status == 0
+    before = {path.name: path.read_bytes() for path in xget.folder.iterdir()}
+    first.label, other.label = "sess_2", "sess_1"
+    outcome = xget("-proj", "proj_3", *SCANS)
+    assert outcome[:2] == (1, "")
+    assert outcome.err.count("-overwrite replaces it") == 2
+    assert f"({first.id}, not {other.id})" in outcome.err and f"({other.id}, not {first.id})" in outcome.err
+    assert {path.name: path.read_bytes() for path in xget.folder.iterdir()} == before
+    assert xget("-proj", "proj_3", *SCANS, "-overwrite").status == 0
+    assert list(read(xget.folder / "sess_1_acq.zip").values()) == [b"o"]
+
+
+def test_an_incomplete_archive_that_was_renamed(xget: Xget, world: World) -> None:
+    world.sessions()[0].scans[0].resources[0].files["1.dcm"].on_disk = False
+    assert xget("-s", "sess_1", "-retry", "NONE", *SCANS).status == 1
+    (xget.folder / "sess_1_acq.incomplete.zip").rename(xget.folder / "sess_1_acq.zip")
+    outcome = xget("-s", "sess_1", *SCANS)
+    assert outcome[:2] == (1, "")
+    assert "incomplete; -update adds what it lacks, -overwrite replaces it" in outcome.err
 
 
 def test_a_refused_archive_is_named_by_its_path(xget: Xget) -> None:
@@ -428,13 +575,15 @@ def test_z_a_folder_of_another_session(xget: Xget, world: World) -> None:
 
 
 def test_z_sessions_of_one_label_in_one_run_never_mix(xget: Xget, world: World) -> None:
-    """Namesakes of several projects, asked for by ID: one gets the folder, the others fail."""
+    """Namesakes of several projects, asked for by ID: one gets the folder, the others fail, or are busy
+    where they came while it was marking the folder."""
     for name in "abcdefgh":
         session = world.project(name).session("same", id=f"ID_{name}")
         session.scan(name).resource("DICOM", {f"{name}.dcm": b"x"}, format="DICOM")
     outcome = xget("-s", ",".join(f"ID_{name}" for name in "abcdefgh"), "-z", "-j", "8")
     assert (outcome.status, outcome.out) == (1, "./same\n")
-    assert outcome.err.count("its own -o") == 7 and len(tree(xget.folder)) == 1
+    assert outcome.err.count("its own -o") + outcome.err.count("at work here") == 7
+    assert "its own -o" in outcome.err and len(tree(xget.folder)) == 1 and hidden(xget) == []
 
 
 def test_z_two_sessions_with_assessors(xget: Xget, world: World) -> None:
