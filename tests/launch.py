@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lane
+
 if TYPE_CHECKING:
     from conftest import Xget
 
@@ -29,7 +31,7 @@ XGET = Path(__file__).resolve().parent.parent / "xget"
 def launch(xget: Xget, words: str, *args: str, login: bool = True, **options: Any) -> subprocess.Popen[str]:
     """Start xget as Xget.start does, after `words` have been done."""
     account = ["-host", xget.url, "-u", "admin", "-p", "admin"] if login else []
-    command = [sys.executable, __file__, *words.split(), "--", sys.executable, str(XGET), *account, *args]
+    command = [sys.executable, __file__, *words.split(), "--", *lane.python(), str(XGET), *account, *args]
     settings: dict[str, Any] = {
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,
@@ -39,7 +41,7 @@ def launch(xget: Xget, words: str, *args: str, login: bool = True, **options: An
         "start_new_session": True,
         "text": True,
     }
-    return subprocess.Popen(command, **{**settings, **options})
+    return lane.Process(command, **{**settings, **options})
 
 
 class Terminal:

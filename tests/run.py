@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Runs the demonstration, the tests or the benchmark, in a virtual environment of their own.
 
-    python3 tests/run.py demo           xget against a test XNAT with real DICOM images
-    python3 tests/run.py test [ARG ...] linters, types and tests; ARGs are pytest's
-    python3 tests/run.py bench          xget beside other downloaders
+    python3 tests/run.py demo              xget against a test XNAT with real DICOM images
+    python3 tests/run.py test [ARG ...]    linters, types and tests; ARGs are pytest's
+    python3 tests/run.py windows [ARG ...] the tests with xget in Windows' Python, by Wine where this is no
+                                           Windows; --gate runs the part that stands for the rest
+    python3 tests/run.py bench             xget beside other downloaders
 
 The environment is `.venv` at the top of the repository; the first call makes it.
 """
@@ -73,6 +75,9 @@ def main(argv: list[str]) -> int:
     if task == "test":
         prepare("test,clients")
         return test(rest)
+    if task == "windows":
+        prepare("test,clients")
+        return run(PYTHON, HOME / "tests" / "windows.py", *rest)
     if task == "bench":
         prepare("bench")
         return run(PYTHON, HOME / "tests" / "bench.py", *rest)
