@@ -109,8 +109,18 @@ def plain(text: Any) -> Any:
     return re.sub(r'\\\\|\\(?!u[0-9a-f]{4}|x[0-9a-f]{2}|")', "/", text)
 
 
+def screen(text: str) -> str:
+    """Write what was sent to a terminal without the escapes by which Wine's console draws it."""
+    if not WINE:
+        return text
+    spaced = re.sub(r"\x1b\[(\d*)C", lambda found: " " * int(found[1] or 1), text)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07", "", spaced)
+
+
 class Process(subprocess.Popen):  # type: ignore[type-arg]
     """A process whose output reads as on Linux, and that is waited for with this system's patience."""
+
+    patience = PATIENCE
 
     def __init__(self, command: list[str], **options: Any) -> None:
         if WINDOWS and options.get("text"):
@@ -118,11 +128,16 @@ class Process(subprocess.Popen):  # type: ignore[type-arg]
         super().__init__(command, **options)
 
     def communicate(self, input: Any = None, timeout: Optional[float] = None) -> tuple[Any, Any]:
-        out, err = super().communicate(input, timeout and timeout * PATIENCE)
+        """Read to the end; Popen's own calls `wait` with what is left of a time-out that is stretched."""
+        self.patience = 1
+        try:
+            out, err = super().communicate(input, timeout and timeout * PATIENCE)
+        finally:
+            self.patience = PATIENCE
         return plain(out), plain(err)
 
     def wait(self, timeout: Optional[float] = None) -> int:
-        return super().wait(timeout and timeout * PATIENCE)
+        return super().wait(timeout and timeout * self.patience)
 
 
 # --- which tests ------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class Terminal:
                 if not piece:
                     return
                 data += piece
-                self.shown = data.decode("utf-8", "replace")
+                self.shown = lane.screen(data.decode("utf-8", "replace"))
 
     def wait_for(self, text: str) -> None:
         """Wait until the terminal has shown this."""

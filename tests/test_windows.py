@@ -96,12 +96,12 @@ def test_ctrl_c_is_heard_at_once(
     """Within a second (three on a busy machine), though the server is silent; logged out, cleared up."""
     server.world.sessions()[0].scans[0].resources[0].add("big.dcm", Synthetic(4_000_000))
     server.fault(kind, match=match, times=None, **details)
-    process = xget.start("-s", "sess_1", "-acq", "1", *SCANS, "-retry", "60", "-timeout", "15")
+    process = xget.start("-s", "sess_1", "-acq", "1", *SCANS, "-retry", "60", "-timeout", "8")
     wait_for(lambda: any(re.search(match, f"{each.method} {each.path}") for each in list(server.requests)))
     time.sleep(0.3)
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
-    done = finish(process)
+    done = finish(process, 5)
     assert time.monotonic() - begun < 3
     assert (done.status, done.out) == (130, "")
     assert "Traceback" not in done.err
@@ -268,7 +268,9 @@ def held_open(path: Path, xget: Xget) -> Iterator[Callable[[], None]]:
     """Have another program of Windows hold a file open; what is yielded ends that."""
     command = [*lane.python(), "-c", HOLD, str(path)]
     environment = xget.environment()
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    holder = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )  # no stream is a file: Wine's Python ends at once where one is
 
     def release() -> None:
         if holder.poll() is None:
@@ -423,14 +425,18 @@ def test_an_output_directory_given_as(spelling: str, xget: Xget, world: World) -
 
 
 @pytest.mark.parametrize("mark", ["", "\\\\?\\"], ids=["as it is", "\\\\?\\"])
-def test_a_path_longer_than_260_characters(mark: str, xget: Xget, world: World) -> None:
-    """Wine has no limit; Windows has one where long paths are not switched on."""
-    folder = xget.folder / "/".join(["d" * 60] * 5)
+def test_paths_longer_than_259_characters(mark: str, xget: Xget, world: World) -> None:
+    """A folder that is short enough for Windows, but not what comes into it; Wine has no such limit."""
+    full = lane.windows_path(xget.folder)
+    names = [f"{'d' * 20}{n}" for n in range(9)]
+    while len(full) + sum(len(name) + 1 for name in names) > 240:
+        names.pop()
+    folder = xget.folder.joinpath(*names)
     folder.mkdir(parents=True)
     given = mark + lane.windows_path(folder)
-    assert len(given) > 300
-    for flags in ((), ("-z",), ("-z", "-overwrite")):
-        assert xget("-s", "sess_1", *flags, "-o", given, *SCANS).status == 0
+    for flags in ((), ("-longname",), ("-z",), ("-z", "-overwrite")):
+        done = xget("-s", "sess_1", *flags, "-o", given, *SCANS)
+        assert (done.status, done.err) == (0, "")
     assert read_tree(folder) == truth(world.sessions()[0], "acq") and hidden(folder) == []
     assert xget("-s", "sess_1", "-o", given, *SCANS) == (0, "", "")
 
@@ -525,9 +531,9 @@ def test_list_in_a_pipe(xget: Xget) -> None:
 
 
 def on_console(terminal: Terminal) -> tuple[int, str]:
-    """Wait for the end of a run on a console; returns its status and what was shown, without escapes."""
+    """Wait for the end of a run on a console; returns its status and what was shown."""
     status, _, shown = terminal.finish()
-    return status, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07", "", shown)
+    return status, shown
 
 
 @pytest.fixture
@@ -558,16 +564,11 @@ def test_the_password_is_asked_for_on_a_console(console: Xget, server: XnatServe
     assert (status, console.files()) == (0, ["sess_1_acq.zip"]), shown
 
 
-@pytest.mark.parametrize("where", ["the password prompt", "a silent transfer"])
-def test_ctrl_c_typed_on_a_console_at(where: str, console: Xget, server: XnatServer) -> None:
+def test_ctrl_c_typed_on_a_console(console: Xget, server: XnatServer) -> None:
     server.fault("silence", match=ZIP, times=None, seconds=60, after=3000)
-    account = ("-host", server.url, "-u", "admin", "-s", "sess_1", *SCANS, "-timeout", "15")
-    password = () if "prompt" in where else ("-p", "admin")
-    terminal = Terminal(console, *account, *password, columns=100, login=False)
-    if "prompt" in where:
-        terminal.wait_for("assword")
-    else:
-        wait_for(lambda: sent(server, ZIP))
+    words = ("-s", "sess_1", *SCANS, "-timeout", "8")
+    terminal = Terminal(console, *words, columns=100)
+    wait_for(lambda: sent(server, ZIP))
     time.sleep(0.3)
     terminal.type("\x03")
     begun = time.monotonic()
@@ -616,7 +617,7 @@ def test_pip_makes_xget_exe(xget: Xget, tmp_path: Path) -> None:
         (("-version",), 0, 0),
         (("-nonsense",), 2, 0),
         (account, 0, 3),
-        ((*account, "-p=wrong", "-overwrite"), 2, 3),
+        ((*account[:-3], "wrong", *account[-2:], "-overwrite"), 3, 3),
     ):
         done = subprocess.run(
             [*command, *words],
