@@ -23,8 +23,10 @@ WINE = bool(FOLDER)
 WINDOWS = WINE or os.name == "nt"
 PATIENCE = 4 if WINE else 1  # how much longer than on Linux everything may take
 
-# The gate's part of the tests, for which there is time; and what has nothing of Windows in it.
+# The gate's part of the tests, for which there is time, as files and as pytest's -k; and what has
+# nothing of Windows in it.
 GATE = ("test_windows", "test_manual", "test_archives")
+GATE_ONLY = "test_windows or test_manual or test_z_"
 LEFT_OUT = {
     "test_install": "the wheel is installed by test_windows",
     "test_nightly": "shells and cron",
@@ -35,9 +37,17 @@ LEFT_OUT = {
     "test_speed": "measures",
 }
 
-# Tests of other modules that are POSIX's own, by a pattern of their ID.
+# Tests of the other modules that are POSIX's own, by a pattern of their ID.
 POSIX_ONLY = {
-    "_a_link_that_the_user_put|symlink|dead_link|loop_of_links": "links need rights of their own on Windows",
+    r"a_link_that_the_user_put|symlink|dead_link|loop_of_links|_a_pipe_": "links need rights of their own",
+    r"-15\]|-TERM\]|-HUP\]": "Windows knows no signal but Ctrl-C and Ctrl-Break",
+    r"lockless": "takes the locks from POSIX's module",
+    r"full_disk": "Wine says 'Invalid argument' of a full disk",
+    r"turns_read_only|readable_by_others|_others_can_read": "permissions are POSIX's",
+    r"goes_away": "nobody can remove a folder in which a file is open",
+    r"needs_no_module_of_posix|pass_file_is_in_userprofile": "imitates Windows",
+    r"executable|takes_no_file_after_all": "bits and folders of POSIX",
+    r"while_standard_input_is_awaited": "Windows hears Ctrl-C when the pipe ends",
 }
 
 
@@ -149,3 +159,9 @@ def skip_what_is_posix(items: list[pytest.Item]) -> None:
         for pattern, reason in POSIX_ONLY.items():
             if re.search(pattern, item.nodeid):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def skip_on_windows(reason: str) -> None:
+    """Leave the test that runs; for helpers of tests that do what only POSIX can."""
+    if WINDOWS:
+        pytest.skip(reason)

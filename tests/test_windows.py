@@ -577,6 +577,19 @@ def test_ctrl_c_typed_on_a_console(console: Xget, server: XnatServer) -> None:
     assert set(console.files()) <= {"sess_1_acq.incomplete.zip"}
 
 
+def test_ctrl_c_typed_at_the_password_prompt(console: Xget, server: XnatServer) -> None:
+    words = ("-host", server.url, "-u", "admin", "-s", "sess_1")
+    terminal = Terminal(console, *words, columns=100, login=False)
+    terminal.wait_for("assword")
+    time.sleep(0.3)
+    terminal.type("\x03")
+    time.sleep(0.5)
+    with contextlib.suppress(OSError):
+        terminal.type("\r")  # Wine wakes who reads keys with the next one only
+    status, shown = on_console(terminal)
+    assert (status, server.requests, console.files()) == (130, [], []), shown
+
+
 # --- xget.exe ----------------------------------------------------------------------------------
 
 

@@ -201,8 +201,9 @@ def modules(gate: bool) -> list[str]:
 def run_tests(arguments: list[str], gate: bool) -> int:
     """Run pytest on the files that the arguments name, else on all; returns its status."""
     named = any(Path(word.partition("::")[0]).exists() for word in arguments)
-    command = [sys.executable, "-m", "pytest", "-q", "-n", os.environ.get("XGET_TEST_PROCESSES", "2")]
-    command += [*([] if named else modules(gate)), *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", os.environ.get("XGET_TEST_PROCESSES", "3")]
+    command += [] if named else modules(gate)
+    command += ["-k", lane.GATE_ONLY, *arguments] if gate else arguments
     variables = {} if os.name == "nt" else {"XGET_WINDOWS": str(FOLDER)}
     return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode
 
