@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lane
 import pytest
 from xnat_server import World, XnatServer
 
 XGET = Path(__file__).resolve().parent.parent / "xget"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    lane.skip_what_is_posix(items)
 
 
 class Outcome(NamedTuple):
@@ -31,13 +34,7 @@ class Xget:
         self.env: dict[str, str] = {}
 
     def environment(self) -> dict[str, str]:
-        return {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.home),
-            "USERPROFILE": str(self.home),
-            "PYTHONWARNINGS": "error",
-            **self.env,
-        }
+        return {**lane.environment(self.home), **self.env}
 
     def start(self, *args: str, login: bool = True, **options: Any) -> subprocess.Popen[str]:
         """Start xget without waiting for it; with `login`, as admin of the test XNAT."""
@@ -51,7 +48,7 @@ class Xget:
             "start_new_session": True,
             "text": True,
         }
-        return subprocess.Popen([sys.executable, str(XGET), *account, *args], **{**settings, **options})
+        return lane.Process([*lane.python(), str(XGET), *account, *args], **{**settings, **options})
 
     def __call__(self, *args: str, login: bool = True, given: str = "", timeout: float = 60) -> Outcome:
         """Run xget to its end, `given` on standard input."""

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lane
+
 if TYPE_CHECKING:
     from conftest import Xget
 
@@ -28,8 +30,10 @@ XGET = Path(__file__).resolve().parent.parent / "xget"
 
 def launch(xget: Xget, words: str, *args: str, login: bool = True, **options: Any) -> subprocess.Popen[str]:
     """Start xget as Xget.start does, after `words` have been done."""
+    if words != "tty":
+        lane.skip_on_windows("limits and closed streams are POSIX's")
     account = ["-host", xget.url, "-u", "admin", "-p", "admin"] if login else []
-    command = [sys.executable, __file__, *words.split(), "--", sys.executable, str(XGET), *account, *args]
+    command = [sys.executable, __file__, *words.split(), "--", *lane.python(), str(XGET), *account, *args]
     settings: dict[str, Any] = {
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,
@@ -39,7 +43,7 @@ def launch(xget: Xget, words: str, *args: str, login: bool = True, **options: An
         "start_new_session": True,
         "text": True,
     }
-    return subprocess.Popen(command, **{**settings, **options})
+    return lane.Process(command, **{**settings, **options})
 
 
 class Terminal:
@@ -48,6 +52,8 @@ class Terminal:
     def __init__(
         self, xget: Xget, *args: str, on: str = "in out err", columns: int = 80, login: bool = True
     ) -> None:
+        if on != "in out err" or not lane.WINE:
+            lane.skip_on_windows("a console is all three streams, and only Wine makes one of a terminal")
         import fcntl
         import pty
         import termios
@@ -68,7 +74,7 @@ class Terminal:
                 if not piece:
                     return
                 data += piece
-                self.shown = data.decode("utf-8", "replace")
+                self.shown = lane.screen(data.decode("utf-8", "replace"))
 
     def wait_for(self, text: str) -> None:
         """Wait until the terminal has shown this."""

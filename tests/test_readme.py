@@ -357,7 +357,12 @@ def test_files_named_exist() -> None:
 def test_requirements_agree(xget: Xget, monkeypatch: pytest.MonkeyPatch) -> None:
     """The PEP 723 block and setup.py name the same packages, and the same version goes out."""
     given: dict[str, Any] = {}
-    monkeypatch.setitem(sys.modules, "setuptools", types.SimpleNamespace(setup=given.update))
+    commands = {
+        "setuptools.command": object(),
+        "setuptools.command.build_py": types.SimpleNamespace(build_py=object),
+    }
+    for name, module in {"setuptools": types.SimpleNamespace(setup=given.update), **commands}.items():
+        monkeypatch.setitem(sys.modules, name, module)
     runpy.run_path(str(HOME / "setup.py"))
     block = re.search(r"^# /// script\n(.*?)^# ///$", XGET.read_text(encoding="utf-8"), re.M | re.DOTALL)
     assert block
