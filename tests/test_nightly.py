@@ -17,6 +17,7 @@ from conftest import XGET, Xget
 from xnat_server import World, XnatServer
 
 HEAD = ["session", "kind", "ID", "type", "description", "quality", "resource", "files", "bytes"]
+KNOWN = ["id", "project", "subject", "date"]  # what -json tells beside
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_the_list_and_the_download_agree_on_every_resource(
     assert xget.files() == []
     assert not any(request.transfer or "/files" in request.path for request in server.requests)
     listed = objects(with_json.out)
-    assert [list(each) for each in listed] == [HEAD] * len(listed)
+    assert [list(each) for each in listed] == [[*HEAD, *KNOWN]] * len(listed)
     assert len(rows(plain.out)) == len(listed) == 12
     assert all(line.count("\t") == 8 for line in plain.out.splitlines())
     assert xget(*flags)[0] == 0
@@ -145,7 +146,7 @@ def on_terminal(xget: Xget, *args: str, columns: int = 80) -> tuple[int, str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="no pty there")
 def test_the_list_on_a_terminal_is_an_aligned_table_with_totals(xget: Xget, project: Any) -> None:
     """It shows the same resources as on a pipe."""
-    status, said = on_terminal(xget, "-s", "sess_1,pet,odd", "-list")
+    status, said = on_terminal(xget, "-s", "sess_1,pet,odd", "-list", columns=120)
     lines = [
         re.sub(r"\x1b\[[0-9;]*[A-Za-z]|^.*\r", "", line) for line in said.replace("\r\n", "\n").split("\n")
     ]
@@ -171,7 +172,7 @@ def test_json_is_one_object_per_archive_asked_for(xget: Xget, project: Any, serv
     assert xget("-s", "sess_1", "-ass", "NONE", "-recon", "NONE")[0] == 0
     outcome = xget("-s", "sess_1,pet,nowhere", "-proj", "proj_3", "-json")
     found = {(each["session"], each["kind"]): each for each in objects(outcome.out)}
-    keys = ["session", "id", "project", "kind", "status", "path", "files", "bytes", "error"]
+    keys = ["session", "id", "project", "kind", "status", "path", "files", "bytes", "error", "note"]
     assert outcome.status == 1 and all(sorted(each) == sorted(keys) for each in found.values())
     assert {key: each["status"] for key, each in found.items() if key[0] != "nowhere"} == {
         ("sess_1", "acq"): "present",

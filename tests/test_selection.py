@@ -69,7 +69,11 @@ ACQ = {
     "a glob in the comparison's case": ("t2_tse*", "1"),
     "a scan named twice": ("1,T1w,1", "1 5 T1x"),
     "ALL": ("ALL", "1 4-MR2 5 T1x loc 6 7 8"),
-    "NONE": ("NONE", ""),
+    "! leaves out a type": ("!T1w", "4-MR2 loc 6 7 8"),
+    "! leaves out what a glob names": ("!T1?,!*tfl*", "loc 6 7"),
+    "! leaves out of what else is named": ("T1w,!5", "1 T1x"),
+    "! quoted for a comma": ('"!t2_tse, sag"', "4-MR2 5 T1x loc 6 7 8"),
+    "! that leaves out nothing": ("!nope,1", "1"),
 }
 
 
@@ -78,6 +82,17 @@ def test_acq_matches(xget: Xget, ugly: Any, items: str, expected: str) -> None:
     found, outcome = listed(xget, "-acq", items, "-ass", "NONE", "-recon", "NONE")
     assert (outcome.status, outcome.err) == (0, "")
     assert found.get("acq", []) == expected.split()
+
+
+def test_acq_none_leaves_the_scans_out(xget: Xget, ugly: Any) -> None:
+    found, outcome = listed(xget, "-acq", "NONE")
+    assert (outcome.status, outcome.err, list(found)) == (0, "", ["ass", "recon"])
+
+
+def test_an_exclamation_mark_in_a_name_is_a_name(xget: Xget, ugly: Any) -> None:
+    ugly.scan("9", type="!T1w").resource("DICOM", {"9.dcm": b"9"}, **DICOM)
+    found, outcome = listed(xget, "-acq", "!T1w")
+    assert (outcome.status, found["acq"]) == (0, ["9"])
 
 
 def test_acq_does_not_match_what_the_mapping_does_not_name(xget: Xget, ugly: Any) -> None:
@@ -94,8 +109,18 @@ def test_acq_does_not_match_what_the_mapping_does_not_name(xget: Xget, ugly: Any
         (("-q", "*usable"), "1 4-MR2 5 7 8"),
         (("-q", "ALL"), "1 4-MR2 5 T1x loc 6 7 8"),
         (("-acq", "T1w", "-q", "usable"), "1"),
+        (("-q", "!USABLE"), "5 T1x loc 6"),
+        (("-q", "*able,!un*"), "1 4-MR2 T1x loc 7 8"),
     ],
-    ids=["ignoring case", "several, by the long name", "a glob", "ALL", "of the scans that -acq chose"],
+    ids=[
+        "ignoring case",
+        "several, by the long name",
+        "a glob",
+        "ALL",
+        "of the scans that -acq chose",
+        "! ignoring case, what has no quality included",
+        "! and a glob, of what else is named",
+    ],
 )
 def test_quality(xget: Xget, ugly: Any, flags: tuple[str, ...], expected: str) -> None:
     found, outcome = listed(xget, *flags)
@@ -111,10 +136,11 @@ def test_quality(xget: Xget, ugly: Any, flags: tuple[str, ...], expected: str) -
         ("fs:fsData", 1),
         ("*Data", 2),
         ("ugly_QC,fs:fsData", 2),
+        ("!*_QC", 1),
         ("ALL", 2),
         ("NONE", 0),
     ],
-    ids=["label", "ID", "xsi:type", "glob", "a list", "ALL", "NONE"],
+    ids=["label", "ID", "xsi:type", "glob", "a list", "!", "ALL", "NONE"],
 )
 def test_ass_matches(xget: Xget, ugly: Any, items: str, expected: int) -> None:
     ids = {each.label: each.id for each in ugly.assessors}
@@ -127,8 +153,16 @@ def test_ass_matches(xget: Xget, ugly: Any, items: str, expected: int) -> None:
 
 @pytest.mark.parametrize(
     ("items", "expected"),
-    [("R 1", "R 1"), ("RECON A", "R 1"), ("R?1", "R 1"), ("R2", "R2"), ("R*", "R 1|R2"), ("NONE", "")],
-    ids=["ID", "type", "glob", "ID without a type", "glob for both", "NONE"],
+    [
+        ("R 1", "R 1"),
+        ("RECON A", "R 1"),
+        ("R?1", "R 1"),
+        ("R2", "R2"),
+        ("R*", "R 1|R2"),
+        ("!RECON*", "R2"),
+        ("NONE", ""),
+    ],
+    ids=["ID", "type", "glob", "ID without a type", "glob for both", "!", "NONE"],
 )
 def test_recon_matches(xget: Xget, ugly: Any, items: str, expected: str) -> None:
     found, outcome = listed(xget, "-recon", items)
@@ -142,9 +176,10 @@ def test_recon_matches(xget: Xget, ugly: Any, items: str, expected: str) -> None
         (("-res", "NOTES"), ["NOTES"]),
         (("-res", "Protokoll ü"), ["Protokoll ü"]),
         (("-res", "N*"), ["NOTES"]),
+        (("-res", "!N*"), ["Protokoll ü"]),
         (("-res", "ALL"), ["NOTES", "Protokoll ü"]),
     ],
-    ids=["none by default", "label", "label with umlaut", "glob", "ALL"],
+    ids=["none by default", "label", "label with umlaut", "glob", "!", "ALL"],
 )
 def test_res_matches(xget: Xget, ugly: Any, flags: tuple[str, ...], expected: list[str]) -> None:
     found, outcome = listed(xget, *flags)
@@ -188,6 +223,8 @@ def formats(world: World) -> Any:
         (("-format", "nifti,Txt", "-acq", "1"), "acq:NIFTI ass:DATA recon:NIFTI"),
         (("-format", "ALL"), "acq:DICOM acq:NIFTI acq:secondary acq:DICOM ass:DATA recon:NIFTI"),
         (("-format", "second*", "-acq", "2"), "acq:secondary"),
+        (("-format", "!dicom"), "acq:NIFTI ass:DATA recon:NIFTI"),
+        (("-format", "DICOM,!second*"), "acq:DICOM acq:DICOM"),
     ],
     ids=[
         "default: DICOM of scans, the rest whole",
@@ -195,6 +232,8 @@ def formats(world: World) -> Any:
         "ignoring case, label or format",
         "ALL",
         "a glob",
+        "! leaves out: not even DICOM is asked for",
+        "! of what else is named",
     ],
 )
 def test_format(xget: Xget, formats: Any, flags: tuple[str, ...], expected: str) -> None:
@@ -214,13 +253,40 @@ def test_format_exact_before_glob_in_the_whole_session(xget: Xget, formats: Any)
 def test_a_scan_left_out_for_its_formats_alone_is_named_with_those_that_it_has(
     xget: Xget, formats: Any
 ) -> None:
+    """To whoever asks with -v; a log of every night stays empty."""
     formats.scan("8").resource("JPEGS", {"8": b"8"}, format="JPG")
     formats.scan("9")
     outcome = xget("-s", "formats", "-list")
-    assert outcome.status == 0
-    assert re.fullmatch(r"xget: warning: formats: [^\n]*\b8\b[^\n]*JPG[^\n]*\n", outcome.err)
-    assert xget("-s", "formats", "-list", "-acq", "1,2").err == "", "8 was left out by -acq already"
-    assert xget("-s", "formats", "-list", "-quiet").err == ""
+    assert (outcome.status, outcome.err) == (0, "")
+    said = "\n".join(line for line in xget("-s", "formats", "-list", "-v").err.splitlines() if "JPG" in line)
+    assert re.fullmatch(r"xget: formats: [^\n]*\b8\b[^\n]*JPG[^\n]*", said)
+    assert "JPG" not in xget("-s", "formats", "-list", "-v", "-acq", "1,2").err, "-acq left 8 out already"
+
+
+@pytest.mark.parametrize(
+    ("flags", "status"),
+    [((), 4), (("-format", "JPG"), 0), (("-acq", "1,8"), 0), (("-acq", "8"), 4), (("-acq", "NONE"), 0)],
+    ids=[
+        "none of the scans that are there",
+        "another format chosen",
+        "one of them is DICOM",
+        "none of those that -acq chose",
+        "no scan asked for",
+    ],
+)
+def test_where_no_scan_is_dicom_the_way_out_is_named(
+    xget: Xget, formats: Any, flags: tuple[str, ...], status: int
+) -> None:
+    """The default counts as a constraint that matched nothing, whatever other kinds brought."""
+    formats.scan("8").resource("JPEGS", {"8": b"8"}, format="JPG")
+    if flags != ("-acq", "1,8"):
+        del formats.scans[:3]
+    outcome = xget("-s", "formats", "-list", *flags)
+    assert outcome.status == status
+    if status:
+        assert re.fullmatch(r"xget: warning: formats: [^\n]*DICOM[^\n]*JPG[^\n]*-format[^\n]*\n", outcome.err)
+    else:
+        assert outcome.err == ""
 
 
 # --- exactly these resources -----------------------------------------------------------
@@ -343,9 +409,11 @@ def test_an_item_that_matches_nothing_is_warned_about_with_what_there_is(
 
 
 def test_a_warning_comes_once_per_cause_and_run(xget: Xget, ugly: Any) -> None:
+    """With what there is in the first session; the last line names all."""
     outcome = xget("-s", "ugly,sess_1", "-list", "-acq", "1,nope")
-    assert outcome.status == 0
-    assert len(outcome.err.splitlines()) == 1 and "nope" in outcome.err
+    first, last = outcome.err.splitlines()
+    assert outcome.status == 0 and re.match(r"xget: warning: ugly: -acq nope: .*4-MR2", first)
+    assert last == "xget: warning: -acq nope: matches nothing in 2 of 2 sessions: ugly, sess_1"
 
 
 @pytest.mark.parametrize(

@@ -151,8 +151,9 @@ def test_a_label_that_is_an_id_elsewhere_is_found_in_the_project(xget: Xget, man
         ("SESS_2", (), r"not found.*-proj"),
         ("form", (), r"not an image session"),
         ("{proj_3/form}", ("-proj", "proj_3"), r"not an image session"),
-        ("sess_1_QC", ("-proj", "proj_3"), r"not an image session|not found"),
-        ("XNAT_E00002", (), r"not an image session"),
+        ("sess_1_QC", ("-proj", "proj_3"), r"an assessor .*XNAT_E00001"),
+        ("sess_1_QC", (), r"an assessor .*XNAT_E00001"),
+        ("XNAT_E00002", (), r"an assessor .*XNAT_E00001"),
     ],
     ids=[
         "a label of several projects: they are named, -proj suggested",
@@ -163,6 +164,7 @@ def test_a_label_that_is_an_id_elsewhere_is_found_in_the_project(xget: Xget, man
         "another case",
         "a questionnaire by label",
         "a questionnaire by ID",
+        "an assessor by label, with -proj: of which session",
         "an assessor by label",
         "an assessor by ID",
     ],
@@ -175,7 +177,7 @@ def test_an_error_for_that_item_and_the_others_go_on(
     outcome = xget("-s", f"{item},sess_1", *flags, *SCANS)
     lines = outcome.err.splitlines()
     assert outcome.status == 1
-    assert re.search(rf"^xget: {item}\b.*: .*{says}", lines[0]), outcome.err
+    assert re.search(rf"^xget: {item}: .*{says}", lines[0]), outcome.err
     assert len(lines) == 2, "one line for the failure, one to sum up"
     assert list(archives(xget)) == ["sess_1_acq.zip"]
 
@@ -321,9 +323,11 @@ def test_a_subject_of_a_shared_session(xget: Xget, many: World) -> None:
         assert (outcome.status, archives(xget)) == (0, {"shared_here_acq.zip": shared.id})
 
 
-def test_subjects_that_match_nothing_are_no_error(xget: Xget, dated: World) -> None:
-    outcome = xget("-proj", "proj_3", "-subj", "nobody")
-    assert (outcome.status, outcome.out, xget.files()) == (0, "", [])
+def test_a_subject_without_sessions_is_no_error(xget: Xget, dated: World) -> None:
+    id = dated.projects[0].subject("waiting").id
+    for subject in ("waiting", id):
+        outcome = xget("-proj", "proj_3", "-subj", subject)
+        assert (outcome, xget.files()) == ((0, "", ""), [])
 
 
 # --- whole projects --------------------------------------------------------------------
