@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from conftest import Xget
@@ -38,15 +39,16 @@ class Internet(NamedTuple):
     secure: XnatServer
 
     def seen(self) -> str:
-        """Name each URL that was asked with the account it was given, each once."""
+        """Name each URL that was asked with the account it was given, each once; a log-out needs none."""
         found = []
         for asked in self.proxy.asked:
-            if asked.method != "CONNECT":
+            if asked.method not in ("CONNECT", "DELETE"):
                 url = "/".join(asked.target.split("/")[:3])
                 path = "/xnat" if "/xnat/" in asked.target else ""
                 found.append(f"{url}{path} {basic(asked.headers.get('authorization', ''))}".strip())
         names = {a.target.replace(":443", "") for a in self.proxy.asked if a.method == "CONNECT"}
-        accounts = {basic(r.headers.get("authorization", "")) for r in self.secure.requests}
+        secure = [request for request in self.secure.requests if request.method != "DELETE"]
+        accounts = {basic(request.headers.get("authorization", "")) for request in secure}
         found += [f"https://{name} {account}".strip() for name in names for account in accounts]
         return " | ".join(dict.fromkeys(found))
 
@@ -265,6 +267,31 @@ CASES = {
         netrc=f"machine {H.upper()} login alice password one\n",
         seen=f"http://{H} alice:one",
     ),
+    # hosts as a browser shows them
+    "pasted: the log-in page": Case(
+        f"-host|http://{H}/app/template/Login.vm|-u|alice|-p|one", seen=f"http://{H} alice:one"
+    ),
+    "pasted: a session's page, with a query": Case(
+        f"-host|https://{H}/app/action/DisplayItemAction/search_value/X?a=b&c=d#tab|-u|alice|-p|one",
+        seen=f"https://{H} alice:one",
+    ),
+    "pasted: a project's page": Case(
+        f"-host|http://{H}/data/projects/P|-u|alice|-p|one", seen=f"http://{H} alice:one"
+    ),
+    "pasted into XNAT_HOST": Case(
+        env=f"XNAT_HOST=http://{H}/app/template/Index.vm|XNAT_USER=alice|XNAT_PASS=one",
+        seen=f"http://{H} alice:one",
+    ),
+    "pasted into the pass file": Case(
+        f"-host|http://{H}",
+        file=f"-alice@http://{H}/app/template/Index.vm=one\n",
+        seen=f"http://{H} alice:one",
+    ),
+    "pasted, and kept without the page": Case(
+        f"-host|http://{H}/app/template/Index.vm",
+        file=f"-alice@http://{H}=one\n",
+        seen=f"http://{H} alice:one",
+    ),
     # lines of the pass file
     "= and @ in the password": Case(file=f"+alice@http://{H}=a=b@c=\n", seen=f"http://{H} alice:a=b@c="),
     "@ in the user": Case(file=f"+alice@lab.org@http://{H}=one\n", seen=f"http://{H} alice@lab.org:one"),
@@ -303,12 +330,128 @@ def test_credentials(case: Case, internet: Internet) -> None:
             assert name in err
 
 
-def test_a_host_may_have_a_port_and_a_path(world: World, xget: Xget) -> None:
+@pytest.mark.parametrize("rest", ["", "/", "/app/template/Login.vm", "/data/experiments/X?format=html"])
+def test_a_host_may_have_a_port_and_a_path(rest: str, world: World, xget: Xget) -> None:
     with XnatServer(world, context="/xnat") as server:
         write_private(xget.home / ".xnatPass", f"+admin@http://localhost:{server.port}/xnat=admin\n")
         assert xget(*ASK, "-acq", "1", login=False)[::2] == (0, "")
-        assert xget("-host", f"localhost:{server.port}/xnat/", *ASK, login=False)[::2] == (0, "")
+        assert xget("-host", f"localhost:{server.port}/xnat{rest}", *ASK, login=False)[::2] == (0, "")
         assert {r.path.split("/")[1] for r in server.requests} == {"xnat"}
+
+
+def test_a_host_that_is_none_is_named_by_its_source(xget: Xget) -> None:
+    for text in ("http://x:port", "ftp://x", "http://a:s3cret@x"):
+        xget.env["XNAT_HOST"] = text
+        status, out, err = xget(*ASK, login=False)
+        assert (status, out) == (2, "")
+        assert re.fullmatch(r"xget: XNAT_HOST: [^\n]+\n", err), err
+        assert "s3cret" not in err
+
+
+ODD_LINES = {
+    "a forgotten sign": (f"alice@http://{H}=s3cret\n", 1),
+    "a forgotten equals sign": (f"# ours\n\n+alice@http://{H} s3cret\n", 3),
+    "a forgotten host": ("+alice=s3cret\n", 1),
+    "a host that is none": ("-bob@http://other.example.org=x\n+alice@ftp://x=s3cret\n", 2),
+    "two of them: the first": (f"alice@http://{H}=s3cret\nbob@http://{H}=two\n", 1),
+}
+
+
+@pytest.mark.parametrize(("text", "number"), ODD_LINES.values(), ids=ODD_LINES)
+@pytest.mark.parametrize("argv", [(), ("-host", f"http://{H}"), ("-u", "carl")], ids=["", "-host", "-u"])
+def test_a_line_of_the_pass_file_that_is_no_entry_is_named_where_nothing_was_found(
+    text: str, number: int, argv: tuple[str, ...], xget: Xget
+) -> None:
+    write_private(xget.home / ".xnatPass", text)
+    status, out, err = xget(*argv, *ASK, login=False)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"xget: [^\n]+: [^\n]+\n", err), err
+    assert re.findall(r"\bline (\d+)", err) == [str(number)]
+    assert "s3cret" not in err
+
+
+def test_comments_and_blank_lines_are_entries_that_nobody_misses(xget: Xget) -> None:
+    write_private(xget.home / ".xnatPass", f"# ours\n\n   \n  # +x\n-alice@http://{H}=one\n")
+    status, _, err = xget(*ASK, login=False)
+    assert status == 2
+    assert not re.search(r"\bline \d", err)
+
+
+REFUSED = {
+    "-p": ("-host|{url}|-u|admin|-p|wr0ng", "", "", "", "-p"),
+    "XNAT_PASS": ("-host|{url}|-u|admin", "XNAT_PASS=wr0ng", "", "", "XNAT_PASS"),
+    "the pass file": ("", "", "+admin@{url}=wr0ng\n", "", "{home}/.xnatPass"),
+    "~/.netrc": ("-host|{url}", "", "", "machine 127.0.0.1 login admin password wr0ng\n", "{home}/.netrc"),
+    "-p, not the pass file that has its host": ("-p|wr0ng", "", "+admin@{url}=admin\n", "", "-p"),
+}
+
+
+@pytest.mark.parametrize(("argv", "env", "file", "netrc", "source"), REFUSED.values(), ids=REFUSED)
+def test_a_refused_log_in_names_the_source_of_its_password(
+    argv: str, env: str, file: str, netrc: str, source: str, xget: Xget, server: XnatServer
+) -> None:
+    known = {"url": server.url, "home": xget.home}
+    for name, text in ((".xnatPass", file), (".netrc", netrc)):
+        if text:
+            write_private(xget.home / name, text.format(**known))
+    xget.env.update(dict(pair.split("=", 1) for pair in env.split("|") if pair))
+    words = [word for word in argv.format(**known).split("|") if word]
+    status, out, err = xget(*words, *ASK, login=False)
+    assert (status, out) == (3, "")
+    assert re.fullmatch(r"xget: [^\n]+: [^\n]+\n", err), err
+    assert f"as admin refused (password from {source.format(**known)})" in err
+    assert "wr0ng" not in err
+    assert server.refused_logins == ["admin"]
+
+
+# --- encodings ------------------------------------------------------------------------------------
+
+LATIN = "s3cr\udcfcet"  # s3crüet in Latin-1, as Python hands it on
+UNDECODED = {
+    "-u": (("-host", H, "-u", LATIN, "-p", "one"), {}, "-u"),
+    "-p": (("-host", H, "-u", "alice", "-p", LATIN), {}, "-p"),
+    "-p=": (("-host", H, "-u", "alice", f"-p={LATIN}"), {}, "-p"),
+    "-host": (("-host", LATIN), {}, "-host"),
+    "-s": (("-host", H, "-s", LATIN), {}, "-s"),
+    "-acq": (("-host", H, f"-acq={LATIN}"), {}, "-acq"),
+    "XNAT_HOST": ((), {"XNAT_HOST": LATIN}, "XNAT_HOST"),
+    "XNAT_USER": ((), {"XNAT_USER": LATIN}, "XNAT_USER"),
+    "XNAT_PASS": (("-host", H, "-u", "alice"), {"XNAT_PASS": LATIN}, "XNAT_PASS"),
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere words are not bytes")
+@pytest.mark.parametrize(("argv", "env", "name"), UNDECODED.values(), ids=UNDECODED)
+def test_what_cannot_be_decoded_is_a_usage_error(
+    argv: tuple[str, ...], env: dict[str, str], name: str, xget: Xget
+) -> None:
+    xget.env.update(env)
+    status, out, err = xget(*argv, *([] if "-s" in argv else ASK), login=False)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(rf"xget: {name}: [^\n]+\n", err), err
+    assert "s3cr" not in err
+
+
+@pytest.mark.parametrize("given", [b"s3cr\xfcet\n", b"\xff\xfes\x00\n\x00"], ids=["Latin-1", "UTF-16"])
+def test_a_password_on_standard_input_that_cannot_be_decoded_is_a_usage_error(
+    given: bytes, xget: Xget
+) -> None:
+    argv = ("-host", H, "-u", "alice", "-p", "-", *ASK)
+    process: Any = xget.start(*argv, login=False, stdin=subprocess.PIPE, text=False)
+    out, err = process.communicate(given, 60)
+    assert (process.returncode, out) == (2, b"")
+    assert re.fullmatch(rb"xget: -p -: [^\n]+\n", err), err
+    assert b"s3cr" not in err
+
+
+def test_a_pass_file_in_another_encoding_is_a_usage_error(xget: Xget) -> None:
+    path = xget.home / ".xnatPass"
+    path.write_bytes(f"+jürgen@http://{H}=s3cret\n".encode("latin-1"))
+    path.chmod(0o600)
+    status, out, err = xget(*ASK, login=False)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"xget: -passfile: [^\n]*\.xnatPass[^\n]*UTF-8[^\n]*\n", err), err
+    assert "s3cret" not in err
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST"])
@@ -442,7 +585,8 @@ class TestPrompt:
         status, _, shown = terminal.finish()
         assert status == 3
         assert "Login attempt failed" in shown
-        assert server.site.logins.failures == {"admin": 1}
+        assert "password from the terminal" in shown
+        assert server.refused_logins == ["admin"]
 
     @pytest.mark.parametrize(("key", "status"), [("\x04", 2), ("\x03", 130)], ids=["Ctrl-D", "Ctrl-C"])
     def test_no_answer_asks_nothing_of_the_server(
