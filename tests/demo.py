@@ -95,12 +95,24 @@ def show_healing(server: XnatServer, folder: Path) -> None:
             print(f"  {request.method} {request.path}")
 
 
+def show_short_paths(folder: Path) -> None:
+    say("At last every scan of the project, with short paths, as other programs like them:")
+    (folder / "dicom").mkdir()
+    run(folder, "xget -proj proj_3 -ass NONE -recon NONE -z -flat -o dicom")
+    print("\ndicom/")
+    show_tree(folder / "dicom")
+    say("The same command once more finds nothing new, and prints nothing:")
+    run(folder, "xget -proj proj_3 -ass NONE -recon NONE -z -flat -o dicom")
+    say("With `| xargs -I {} dcm2niix -o nifti {}` behind it, each new session becomes NIfTI files.")
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="xget-demo-") as name, XnatServer(demo_world()) as server:
         print(f"A test XNAT runs at {server.url}, for as long as this takes.")
         show_archives(server, Path(name))
         show_extraction(server, Path(name))
         show_healing(server, Path(name))
+        show_short_paths(Path(name))
     say("The server is stopped, and the files are removed.")
     return 0
 
