@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import re
 import subprocess
@@ -17,7 +18,8 @@ from xnat_server import World, XnatServer
 SLOW = ("pyxnat", "lxml", "httplib2", "requests", "urllib3")
 FLAGS = """
     -h -u -p -host -passfile -s -f -proj -start -end -acq -q -ass -recon -format -o -z -overwrite -longname
-    -subj -res -list -json -j -compression -timeout -retry -cacert -insecure -anon -quiet -v -version
+    -subj -res -list -flat -update -verify -json -j -compression -timeout -retry -cacert -insecure -anon
+    -quiet -v -version
 """
 
 
@@ -54,24 +56,20 @@ class Wrong(NamedTuple):
 S = "-s|sess_1"
 WRONG = {
     "no session, no file, no project": Wrong("-z", "-s -f -proj"),
-    "an unknown flag": Wrong(f"{S}|-frobnicate", "-frobnicate -h"),
+    "an unknown flag": Wrong(f"{S}|-xyz", "-xyz -h"),
     "a word that is no flag": Wrong(f"{S}|sess_2", "sess_2"),
     "a lone dash": Wrong(f"{S}|-", "flag"),
     "two lone dashes": Wrong(f"{S}|--|-z", "flag"),
-    "near miss -overwite": Wrong(f"{S}|-overwite", r"-overwite -overwrite\b"),
-    "near miss -hostt": Wrong("-hostt|x", r"-hostt -host\b"),
-    "near miss -quailty": Wrong(f"{S}|-quailty|usable", r"-quailty -quality\b"),
-    "near miss --longnam": Wrong(f"{S}|--longnam", r"--?longnam -longname\b"),
-    "near miss -formt=DICOM": Wrong(f"{S}|-formt=DICOM", r"-formt -format\b"),
-    "near miss in capitals": Wrong(f"{S}|-PROJ|p", r"-proj\b"),
-    "no prefix of a flag": Wrong(f"{S}|-over", r"-over\b"),
-    "no value glued to -o": Wrong(f"{S}|-ofolder", r"-ofolder\b"),
-    "no value glued to -s": Wrong("-ssess_1", r"-ssess_1\b"),
-    "no value glued to -j": Wrong(f"{S}|-j4", r"-j4\b"),
     "two dashes for a single letter": Wrong(f"{S}|--z", "--?z"),
     "no password glued to -p": Wrong(f"{S}|-phunter2", "flag", never="hunter2"),
     "no password glued to --p": Wrong(f"{S}|--phunter2", "flag", never="hunter2"),
+    "no password glued to -P": Wrong(f"{S}|-Phunter2", "flag", never="hunter2"),
     "an unknown word that begins with -p": Wrong(f"{S}|-pwd=hunter2", "flag", never="hunter2|pwd"),
+    "--password=": Wrong(f"{S}|--password=hunter2", r"--password -p\b", never="hunter2"),
+    "--password and a word": Wrong(f"{S}|--password|hunter2", r"--password -p\b", never="hunter2"),
+    "a password of two words": Wrong(f"{S}|-p|my|hunter2", "password", never="hunter2"),
+    "a password of two words, after =": Wrong(f"{S}|-p=my|hunter2|words", "password", never="hunter2"),
+    "--host= with a password": Wrong(f"{S}|--hosts=http://a:hunter2@x", "--hosts -host", never="hunter2"),
     "-p at the end": Wrong(f"{S}|-p", "-p"),
     "-s at the end": Wrong("-s", "-s LIST|value"),
     "-s before another flag": Wrong("-s|-z", "-s LIST|value -s="),
@@ -116,6 +114,8 @@ WRONG = {
     "-f that is not there": Wrong("-f|missing.txt", "-f missing.txt No.such.file"),
     "-f that is a folder": Wrong("-f|folder", "-f folder"),
     "-f that is not text": Wrong("-f|binary", "-f binary"),
+    "-f in Latin-1": Wrong("-f|latin", "-f latin encoding UTF-8"),
+    "-f in UTF-16 that ends early": Wrong("-f|odd", "-f odd encoding UTF-8"),
     "-f with an open quote": Wrong("-f|quote", "-f quote"),
     "-f that names no session": Wrong("-f|empty", "-f empty"),
     "-f - that names no session": Wrong("-f|-", "-f", given="# nothing\n\n"),
@@ -131,14 +131,34 @@ WRONG = {
     "-anon with -passfile": Wrong(f"{S}|-anon|-passfile|empty", "-anon -passfile"),
     "-insecure with -cacert": Wrong(f"{S}|-insecure|-cacert|empty", "-insecure -cacert"),
     "-quiet with -v": Wrong(f"{S}|-quiet|-v", "-quiet -v"),
-    "-list with -z": Wrong(f"{S}|-list|-z", "-list -z"),
-    "-list with -overwrite": Wrong(f"{S}|-list|-overwrite", "-list -overwrite"),
+    "-verify with -overwrite": Wrong(f"{S}|-verify|-overwrite", "-verify -overwrite"),
+    "-verify with -update": Wrong(f"{S}|-verify|-update", "-verify -update"),
+    "-update with -overwrite": Wrong(f"{S}|-update|-overwrite", "-update -overwrite"),
+    "-flat without -z": Wrong(f"{S}|-flat", "-flat -z"),
     "a host with a scheme that is not HTTP": Wrong(f"{S}|-host|ftp://x", "-host http"),
     "a host that is only a scheme": Wrong(f"{S}|-host|http://", "-host http"),
     "a host with a blank": Wrong(f"{S}|-host|xnat example", "-host http"),
     "a host with a port that is none": Wrong(f"{S}|-host|http://x:port", "-host"),
     "a host with a port too high": Wrong(f"{S}|-host|http://x:99999", "-host"),
     "a host with a password in it": Wrong(f"{S}|-host|http://a:hunter2@x", "-host -u -p", never="hunter2"),
+    "a host with one slash and a password": Wrong(f"{S}|-host|https:/a:hunter2@x", "-host", never="hunter2"),
+    "a host with no slash and a password": Wrong(f"{S}|-host|https:a:hunter2@x", "-host", never="hunter2"),
+    "a host without a scheme, with a password": Wrong(f"{S}|-host|a:hunter2@x", "-host", never="hunter2"),
+    "a host in capitals with a password": Wrong(f"{S}|-host|HTTPS://a:hunter2@x", "-host", never="hunter2"),
+    "-host twice": Wrong(f"{S}|-host|a|-host|b", "-host twice"),
+    "-u twice": Wrong(f"{S}|-u|a|-u=b", "-u twice"),
+    "-p twice": Wrong(f"{S}|-p|hunter2|-p|hunter3", "-p twice", never="hunter"),
+    "-passfile twice": Wrong(f"{S}|-passfile|a|-passfile|b", "-passfile twice"),
+    "-f twice": Wrong("-f|folder|-f|folder", "-f twice"),
+    "-proj twice": Wrong("-proj|A|-proj|B", "-proj twice"),
+    "-proj and --proj": Wrong("-proj|A|--proj=A", "-proj twice"),
+    "-start twice": Wrong(f"{S}|-start|2011-01-01|-start|2011-01-01", "-start twice"),
+    "-end twice": Wrong(f"{S}|-end|2011-01-01|-end|2011-01-01", "-end twice"),
+    "-o twice": Wrong(f"{S}|-o|folder|-o|folder", "-o twice"),
+    "-j twice": Wrong(f"{S}|-j|1|-j|2", "-j twice"),
+    "-compression twice": Wrong(f"{S}|-compression|stored|-compression|stored", "-compression twice"),
+    "-timeout twice": Wrong(f"{S}|-timeout|1|-timeout|2", "-timeout twice"),
+    "-cacert twice": Wrong(f"{S}|-cacert|quote|-cacert|quote", "-cacert twice"),
 }
 
 
@@ -147,7 +167,9 @@ def test_a_usage_error_is_one_line_that_names_the_flag_and_asks_nothing(
     case: Wrong, xget: Xget, server: XnatServer
 ) -> None:
     (xget.folder / "folder").mkdir()
-    (xget.folder / "binary").write_bytes(b"\xff\xfe\x00s")
+    (xget.folder / "binary").write_bytes(b"sess_1\n\x80\x81\x00")
+    (xget.folder / "latin").write_bytes("müde\n".encode("latin-1"))
+    (xget.folder / "odd").write_bytes(b"\xff\xfes")
     (xget.folder / "quote").write_text('"sess_1\n')
     (xget.folder / "empty").write_text("\n  \n# sess_1\n")
     before = xget.files()
@@ -164,6 +186,67 @@ def test_a_usage_error_is_one_line_that_names_the_flag_and_asks_nothing(
     assert names.isdisjoint(SLOW)
 
 
+NEAR = {
+    # letters left out, added, exchanged
+    "-overwite": "-overwrite",
+    "-hostt": "-host",
+    "-quailty": "-quality",
+    "--longnam": "-longname",
+    "-formt=DICOM": "-format",
+    "-fromat": "-format",
+    "-PROJ": "-proj",
+    "-pasfile": "-passfile",
+    "-over": "-overwrite",
+    # what other tools call it
+    "-n": "-list",
+    "--dry-run": "-list",
+    "--user": "-u",
+    "--password": "-p",
+    "--output": "-o",
+    "--output=folder": "-o",
+    "--project": "-proj",
+    "-project": "-proj",
+    "--session": "-s",
+    "--extract": "-z",
+    "--verbose": "-v",
+    # the longest flag that the word begins with
+    "-sess": "-s",
+    "-sess_1": "-s",
+    "-ssess_1": "-s",
+    "-sessions": "-s",
+    "-subject": "-subj",
+    "-projects=P": "-proj",
+    "-ofolder": "-o",
+    "-j4": "-j",
+    "-zip": "-z",
+    "-listing": "-list",
+    "-formats": "-format",
+    "-assessors": "-ass",
+    "-recons": "-recon",
+    "-resources": "-res",
+    "--starting=10d": "-start",
+    "-PSECRET": "-p",
+    "-pSECRET": "-p",
+}
+
+
+@pytest.mark.parametrize(("word", "meant"), NEAR.items(), ids=NEAR)
+def test_a_near_miss_is_answered_with_the_flag_that_was_meant(word: str, meant: str, xget: Xget) -> None:
+    status, out, err = xget("-s", "sess_1", word, "x")
+    assert (status, out) == (2, "")
+    assert re.fullmatch(rf"xget: [^\n]+: is no flag; did you mean {meant}\?\n", err), err
+    assert "SECRET" not in err
+    assert "=" not in err
+
+
+@pytest.mark.parametrize("argv", [(), ("-s", "sess_1", "-j", "0"), ("-s", "sess_1", "-hostt")])
+def test_a_usage_error_is_said_with_quiet_too(argv: tuple[str, ...], xget: Xget) -> None:
+    status, out, err = xget("-quiet", *argv)
+    assert (status, out) == (2, "")
+    assert re.fullmatch(r"xget: [^\n]+: [^\n]+\n", err), err
+    assert xget(*argv).err == err
+
+
 @pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
 def test_help_names_every_flag_by_purpose_with_examples_and_exit_statuses(flag: str, xget: Xget) -> None:
     outcome, names = imported(xget, flag, login=False)
@@ -171,7 +254,14 @@ def test_help_names_every_flag_by_purpose_with_examples_and_exit_statuses(flag: 
     for each in FLAGS.split():
         assert re.search(rf"^  (-\w+.*, )?{each}\b", outcome.out, re.MULTILINE), each
     assert re.search(r"^  -q\b.*-quality\b", outcome.out, re.MULTILINE)
-    for text in ("\nexamples:\n", "\nexit status:\n", "which sessions:", "who and where:", "  130 "):
+    for text in (
+        "\nexamples:\n",
+        "\nexit status:\n",
+        "which sessions:",
+        "who and where:",
+        "  129 ",
+        "130 interrupted",
+    ):
         assert text in outcome.out
     assert names.isdisjoint(SLOW)
 
@@ -279,7 +369,10 @@ MEANINGS = {
     "-format ALL": ("-s|sess_1|-format|ALL", f"acq:1/DICOM acq:2/DICOM acq:2/NIFTI {REST}"),
     "-res": ("-s|sess_1|-acq|NONE|-ass|NONE|-recon|NONE|-res|NOTES", "res:NOTES/NOTES"),
     "-subj by label": ("-proj|proj_3|-subj|subj_1", f"{SCANS} {REST}"),
-    "-subj of nobody": ("-proj|proj_3|-subj|subj_2", ""),
+    "-subj by a pattern": ("-proj|proj_3|-subj|subj_?", f"{SCANS} {REST}"),
+    "-s by a pattern": ("-s|sess*", f"{SCANS} {REST}"),
+    "-acq by a pattern": ("-s|sess_1|-acq|PIB*", f"acq:2/DICOM {REST}"),
+    "-acq without one": ("-s|sess_1|-acq|!TSE", f"acq:2/DICOM {REST}"),
     "-j": ("-s|sess_1|-j|16", f"{SCANS} {REST}"),
 }
 
@@ -290,6 +383,44 @@ def test_a_flag_means(case: tuple[str, str], xget: Xget) -> None:
     got = listed(xget, *argv.split("|"))
     assert " ".join(sorted(got.split())) == " ".join(sorted(wanted.split()))
     assert xget.files() == []
+
+
+@pytest.mark.parametrize(("days", "there"), [(9, False), (10, True), (11, True)])
+def test_a_date_may_be_so_many_days_ago(days: int, there: bool, world: World, xget: Xget) -> None:
+    day = datetime.date.today() - datetime.timedelta(10)
+    world.sessions()[0].date = day.isoformat()
+    assert bool(listed(xget, "-proj", "proj_3", "-start", f"{days}d")) == there
+    assert bool(listed(xget, "-proj", "proj_3", "-end", f"{days}d")) == (days <= 10)
+
+
+LISTED_WITH = """
+    -z -z|-flat -overwrite -update -verify -verify|-z -longname -json -j|4 -compression|stored -quiet -v
+    -o|missing -o|a_file -retry|NONE -timeout|9 -proj|proj_3 -insecure -start|17112011 -subj|subj_1
+"""
+
+
+@pytest.mark.parametrize("more", LISTED_WITH.split())
+def test_list_goes_with_every_other_flag_and_downloads_nothing(
+    more: str, xget: Xget, server: XnatServer
+) -> None:
+    (xget.folder / "a_file").write_bytes(b"")
+    status, out, err = xget("-s", "sess_1", "-list", *more.split("|"))
+    assert status == 0, err
+    assert len(out.splitlines()) == 4
+    assert all('"kind"' in line if more == "-json" else line.count("\t") == 8 for line in out.splitlines())
+    assert not [request for request in server.requests if "/files" in request.path]
+    assert xget.files() == ["a_file"]
+
+
+@pytest.mark.parametrize("what", ["the archives", "an extracted tree"])
+def test_a_list_is_the_same_whatever_is_there(what: str, xget: Xget, server: XnatServer) -> None:
+    words = ("-z",) if what == "an extracted tree" else ()
+    before = listed(xget, "-s", "sess_1", *words)
+    assert xget("-s", "sess_1", *words).status == 0
+    there = xget.files()
+    for more in ((), ("-overwrite",), ("-verify",)):
+        assert listed(xget, "-s", "sess_1", *words, *more) == before
+    assert xget.files() == there
 
 
 def test_longname_z_overwrite_json_and_compression_take_two_dashes_too(
@@ -354,6 +485,12 @@ FILES = {
     "white space around": b"  sess_1 ,\tsess_2  \n",
     "a quoted item": b'sess_1,"sess_2"\n',
     "a session twice": b"sess_1\nsess_2\nsess_1\n",
+    "UTF-16 with its mark": "sess_1\r\nsess_2\r\n".encode("utf-16"),
+    "UTF-16 of the other order": b"\xfe\xff" + "sess_1\nsess_2\n".encode("utf-16-be"),
+    "a table with ID": b"label,ID,date\nsess_1,XNAT_E00001,2011-11-17\nother,sess_2,\n",
+    "a table with MR ID": b'Subject,"MR ID",Date\nsubj_1,sess_1,2011-11-17\nsubj_1,"sess_2",\n',
+    "a table with label": b"date,label,xsiType\r\n2011-11-17,sess_1,xnat:mrSessionData\r\n,sess_2,\r\n",
+    "a table with several columns of IDs": b"MR ID,Subject ID,label\nsess_1,s,x\nsess_2,s,y\n",
 }
 
 
@@ -363,9 +500,11 @@ def test_f_reads_sessions(text: bytes, where: str, world: World, xget: Xget) -> 
     scan = world.projects[0].session("sess_2", subject="subj_1").scan("7")
     scan.resource("DICOM", {"1.dcm": b"1"}, format="DICOM")
     (xget.folder / "my list").write_bytes(text)
-    source = "my list" if where == "a file" else "-"
-    got = listed(xget, "-f", source, "-ass", "NONE", "-recon", "NONE", given=text.decode("utf-8"))
-    assert got == f"{SCANS} acq:7/DICOM"
+    argv = ("-list", "-f", "my list" if where == "a file" else "-", "-ass", "NONE", "-recon", "NONE")
+    process: Any = xget.start(*argv, stdin=subprocess.PIPE, text=False)
+    out, err = process.communicate(text, 60)
+    assert (process.returncode, err) == (0, b"")
+    assert re.findall(r"^\S+\tacq\t(\d)", out.decode(), re.MULTILINE) == ["1", "2", "7"]
 
 
 def test_f_adds_to_s(world: World, xget: Xget) -> None:
@@ -374,16 +513,6 @@ def test_f_adds_to_s(world: World, xget: Xget) -> None:
     (xget.folder / "list").write_text('"sess, 2"\nsess_1\n')
     got = listed(xget, "-s", "sess_1", "-f", "list", "-ass", "NONE", "-recon", "NONE")
     assert got == f"{SCANS} acq:7/DICOM"
-
-
-def test_f_of_windows_is_read_from_standard_input_with_its_mark(xget: Xget) -> None:
-    """The bytes, not the text of a locale: PowerShell pipes a byte-order mark."""
-    process: Any = xget.start(
-        "-list", "-f", "-", "-ass", "NONE", "-recon", "NONE", stdin=subprocess.PIPE, text=False
-    )
-    out, err = process.communicate(b"\xef\xbb\xbfsess_1\r\n", 60)
-    assert (process.returncode, err) == (0, b"")
-    assert len(out.splitlines()) == 2
 
 
 # --- another Python -----------------------------------------------------------------------------
