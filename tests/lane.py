@@ -28,12 +28,14 @@ PATIENCE = 4 if WINE else 1  # how much longer than on Linux everything may take
 GATE = ("test_windows", "test_manual", "test_archives")
 GATE_ONLY = "test_windows or test_manual or test_z_"
 LEFT_OUT = {
+    "test_bench": "measures",
     "test_install": "the wheel is installed by test_windows",
     "test_nightly": "shells and cron",
     "test_other_clients": "no run of xget",
     "test_property": "runs in the process of the tests",
     "test_readme": "shells",
     "test_server": "no run of xget",
+    "test_server_faults": "no run of xget",
     "test_speed": "measures",
 }
 
