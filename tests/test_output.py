@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import pytest
 from conftest import XGET, Xget
 from launch import Terminal, launch
 from network import basic
+from truth import assert_earned, read_zip, truth
 from xnat_server import Synthetic, World, XnatServer
 
 ALL_THREE = ["sess_1_acq.zip", "sess_1_ass.zip", "sess_1_recon.zip"]
@@ -165,11 +167,11 @@ def test_a_list_is_aligned_on_a_terminal(xget: Xget) -> None:
 
 def test_json_is_one_object_per_archive(world: World, xget: Xget) -> None:
     world.projects[0].session("bare", subject="subj_1")
-    assert xget(*ONE).status == 0
+    assert xget("-s", "sess_1", "-ass", "NONE", "-recon", "NONE").status == 0
     status, out, err = xget("-s", "sess_1,bare,nobody", "-json")
     assert status == 1
     found = [json.loads(line) for line in out.splitlines()]
-    names = ["session", "id", "project", "kind", "status", "path", "files", "bytes", "error"]
+    names = ["session", "id", "project", "kind", "status", "path", "files", "bytes", "error", "note"]
     assert all(list(each) == names for each in found)
     fates = {(each["session"], each["kind"]): each["status"] for each in found if each["kind"]}
     assert fates == {
@@ -204,12 +206,15 @@ def test_json_says_what_failed_and_what_stayed_incomplete(xget: Xget, server: Xn
     assert "Not yours" in found["ass"]["error"]
 
 
-def test_json_with_list_is_one_object_per_resource(xget: Xget) -> None:
+def test_json_with_list_is_one_object_per_resource(world: World, xget: Xget) -> None:
     status, out, _ = xget("-s", "sess_1", "-list", "-json")
     found = [json.loads(line) for line in out.splitlines()]
     assert (status, len(found)) == (0, 4)
-    assert all(list(each) == HEAD for each in found)
+    assert all(list(each) == [*HEAD, "id", "project", "subject", "date"] for each in found)
     assert (found[0]["files"], found[0]["bytes"]) == (4, 4000)
+    subject = world.projects[0].subjects[0].id
+    known = [each[name] for each in found for name in ("id", "project", "subject", "date")]
+    assert known == ["XNAT_E00001", "proj_3", subject, "2011-11-17"] * 4
 
 
 # --- on a terminal -------------------------------------------------------------------------
@@ -238,10 +243,51 @@ def test_a_terminal_shows_a_bar_that_fits_and_a_closing_line(columns: int, world
 
 @posix
 def test_a_terminal_is_told_what_was_skipped(xget: Xget) -> None:
-    assert xget(*ONE).status == 0
+    assert xget("-s", "sess_1", "-ass", "NONE", "-recon", "NONE").status == 0
     status, out, shown = Terminal(xget, "-s", "sess_1", on="err").finish()
     assert (status, paths(out)) == (0, ALL_THREE[1:])
     assert re.search(r"xget: sess_1 acq: .*(there|present)", shown)
+
+
+@posix
+@pytest.mark.parametrize(
+    ("host", "says"),
+    [
+        ("http://no-such-host.invalid", "no connection: [^\n]*(known|resol)"),
+        ("http://127.0.0.1:{port}", "no connection: Connection refused"),
+    ],
+    ids=["a misspelt host", "a server that is down"],
+)
+def test_each_wait_is_said_on_a_terminal(host: str, says: str, xget: Xget) -> None:
+    with socket.socket() as taken:  # bound, not listening
+        taken.bind(("127.0.0.1", 0))
+        url = host.format(port=taken.getsockname()[1])
+        words = ("-host", url, "-u", "admin", "-p", "admin", *ONE, "-retry", "0.1,0.2")
+        status, _, shown = Terminal(xget, *words, login=False).finish()
+        waits = [line for line in shown.splitlines() if "; again in " in line]
+        assert status == 3
+        assert [line.rpartition(" again in ")[2] for line in waits] == ["0.1 s", "0.2 s"]
+        for line in [*waits, *(line for line in lines(shown) if line not in waits)][:3]:
+            assert re.search(rf"^xget: {re.escape(url)}: {says}", line), shown
+            assert line.count("(") == line.count(")")
+        quiet = xget(*words, login=False).err  # no terminal: one line, at the end
+        assert len(lines(quiet)) == 1
+
+
+@posix
+def test_a_wait_for_a_transfer_is_said_on_a_terminal(xget: Xget, server: XnatServer) -> None:
+    server.fault("status", match="format=zip", status=503, retry_after=1)
+    status, _, shown = Terminal(xget, *ONE, "-retry", "0").finish()
+    assert status == 0
+    assert re.search(r"503[^\n]*; again in 1 s", shown)
+
+
+@posix
+def test_a_terminal_is_told_that_nothing_was_found(world: World, xget: Xget) -> None:
+    world.project("empty")
+    status, out, shown = Terminal(xget, "-proj", "empty", on="err").finish()
+    assert (status, out) == (0, "")
+    assert re.fullmatch(r"xget: 0 sessions: nothing found; [^\n]*\n", shown)
 
 
 @posix
@@ -296,6 +342,33 @@ def test_control_characters_in_lists_and_warnings_are_escaped(xget: Xget, server
     assert all(line.count("\t") == 8 for line in out.splitlines())
 
 
+UGLY_NAMES = {"a\x9bb": "a_b", "c\u202ed": "c_d", "e\x85f\u2028g": "e_f_g"}
+
+
+@pytest.mark.parametrize(("label", "name"), UGLY_NAMES.items(), ids=UGLY_NAMES.values())
+def test_control_and_separator_characters_in_names_become_underscores(
+    label: str, name: str, world: World, xget: Xget
+) -> None:
+    session = world.project("ugly").session(label)
+    session.scan("1", type="T1").resource("DICOM", {"1.dcm": b"1"}, format="DICOM")
+    assert xget("-proj", "ugly") == (0, f"./{name}_acq.zip\n", "")
+    assert xget.files() == [f"{name}_acq.zip"]
+    assert read_zip(xget.folder / f"{name}_acq.zip") == truth(session, "acq")
+    assert xget("-proj", "ugly", "-list").out.startswith(f"{name}\tacq\t1\t")
+
+
+def test_control_characters_in_the_names_of_extracted_files_are_refused(world: World, xget: Xget) -> None:
+    resource = world.sessions()[0].scans[0].resources[0]
+    resource.add("odd\x9b.dcm", b"1").add("odd\x07.dcm", b"2")
+    status, out, err = xget(*ONE, "-z", "-retry", "NONE")
+    assert (status, paths(out)) == (1, ["sess_1"])
+    for name in ("odd\\x9b.dcm", "odd\\x07.dcm"):
+        assert re.search(rf"xget: sess_1 acq: 1 DICOM {re.escape(name)}: ", err), err
+    lines(err)
+    kept = sorted(path.name for path in xget.folder.rglob("*.dcm"))
+    assert kept == ["1.dcm", "2.dcm", "3.dcm", "4.dcm"]
+
+
 def test_a_redirects_target_is_escaped(xget: Xget, server: XnatServer) -> None:
     server.fault("redirect", times=None, location="http://other.example.org/\x1b]0;title\x07")
     _, _, err = xget(*ONE)
@@ -334,10 +407,11 @@ def test_a_write_that_fails_is_a_line_and_no_name_is_unearned(
 ) -> None:
     world.sessions()[0].scans[0].resources[0].add("big.dcm", Synthetic(2_000_000))
     status, out, err = done(launch(xget, "file-size=1000000", *ONE, *flags, "-retry", "0,0"))
-    assert (status, out) == (1, "")
+    assert (status, paths(out)) == (1, ["sess_1"] if flags else [])
     assert re.search("too large", err), err
     lines(err)
     assert not [name for name in xget.files() if re.search(r"part|sess_1_acq\.zip|big\.dcm", name)]
+    assert_earned(xget.folder, world)
 
 
 @pytest.fixture
@@ -417,19 +491,39 @@ def test_closed_streams_do_no_harm_to_a_usage_error(xget: Xget) -> None:
     assert done(launch(xget, "close=0", "-f", "-"))[0] == 2
 
 
+READERS = [("-h",), ("-version",), ("-s", "sess_1"), ("-s", "sess_1", "-list"), ("-s", "sess_1", "-json")]
+READERS += [("-s", "sess_1", "-z"), ("-s", "sess_1", "-list", "-json"), ("-s", "sess_1", "-v")]
+
+
 @posix
-@pytest.mark.parametrize(
-    "argv", [("-h",), ("-s", "sess_1"), ("-s", "sess_1", "-list"), ("-s", "sess_1", "-json")]
-)
-def test_a_reader_that_leaves_is_no_traceback(argv: tuple[str, ...], xget: Xget, server: XnatServer) -> None:
+@pytest.mark.parametrize("argv", READERS, ids=" ".join)
+def test_a_reader_that_leaves_is_met_with_silence(
+    argv: tuple[str, ...], xget: Xget, server: XnatServer
+) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     process = xget.start(*argv, stdout=writer)
     os.close(writer)
     _, _, err = done(process)
-    assert "Broken pipe" not in err or lines(err)
+    assert "ipe" not in err
+    assert err == "" or "-v" in argv
     assert server.site.logins.sessions == {}
     assert not [name for name in xget.files() if ".part" in name]
+
+
+@posix
+def test_head_of_a_list_ends_in_silence(world: World, xget: Xget, server: XnatServer) -> None:
+    for number in range(30):
+        scan = world.projects[0].session(f"visit_{number:02}").scan("1")
+        scan.resource("DICOM", {"1.dcm": b"1"}, format="DICOM")
+    process = xget.start("-proj", "proj_3", "-list")
+    assert process.stdout
+    assert process.stderr
+    assert process.stdout.readline().startswith("sess_1\t")
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait(30)
+    assert server.site.logins.sessions == {}
 
 
 @posix
@@ -443,16 +537,12 @@ def test_a_hang_up_of_standard_error_is_no_traceback(xget: Xget) -> None:
     assert paths(out) in (ALL_THREE, [])
 
 
-def test_a_server_that_vanishes_between_archives_is_said(
-    world: World, xget: Xget, server: XnatServer
-) -> None:
-    server.fault("stop", match="scans.*format=zip", after=3000)
+def test_a_server_that_vanishes_between_archives_is_said(xget: Xget, server: XnatServer) -> None:
+    server.fault("stop", match="reconstructions.*format=zip", after=10)
     status, out, err = xget("-s", "sess_1", "-j", "1", "-retry", "0")
-    assert status in (1, 3)
-    assert set(paths(out)) <= set(ALL_THREE[1:])
-    assert paths(out) == xget.files()
-    assert "sess_1 acq" in err
-    lines(err)
+    assert (status, paths(out)) == (3, ALL_THREE[:2])
+    assert xget.files() == ALL_THREE[:2]
+    assert "no connection" in lines(err)[0]
 
 
 # --- exit statuses -----------------------------------------------------------------------------------
@@ -462,6 +552,10 @@ STATUSES = {
     "an empty project": (0, ("-proj", "empty")),
     "an empty date range": (0, ("-proj", "proj_3", "-end", "01012001")),
     "a subject without sessions": (0, ("-proj", "proj_3", "-subj", "subj_9")),
+    "a subject without sessions, as a pattern": (0, ("-proj", "proj_3", "-subj", "*_9")),
+    "a subject without sessions, and -acq": (0, ("-proj", "proj_3", "-subj", "subj_9", "-acq", "1")),
+    "a subject that is misspelt": (4, ("-proj", "proj_3", "-subj", "subj_l")),
+    "a session of another subject": (4, ("-s", "sess_1", "-subj", "subj_l")),
     "a session that is not found": (1, ("-s", "sess_1,nobody")),
     "a project that is not found": (1, ("-proj", "nowhere")),
     "a session that is no image session": (1, ("-s", "survey")),
@@ -473,6 +567,9 @@ STATUSES = {
     "-format that matches nothing": (4, ("-s", "sess_1", "-format", "MINC")),
     "-acq of which one item matches": (0, ("-s", "sess_1", "-acq", "1,99")),
     "a failure before a constraint that matches nothing": (1, ("-s", "sess_1,nobody", "-q", "good")),
+    "a default of DICOM that matches nothing": (4, ("-s", "nifti")),
+    "a named session without what was asked for": (4, ("-s", "sess_1,notes")),
+    "a project with a session without what was asked for": (0, ("-proj", "proj_3", "-s", "!survey,!nifti")),
     "-acq NONE of a session": (0, ("-s", "sess_1", "-acq", "NONE")),
     "a list of what matches nothing": (4, ("-s", "sess_1", "-acq", "99", "-list")),
 }
@@ -481,7 +578,10 @@ STATUSES = {
 @pytest.mark.parametrize(("status", "argv"), STATUSES.values(), ids=STATUSES)
 def test_the_exit_status_of(status: int, argv: tuple[str, ...], world: World, xget: Xget) -> None:
     world.project("empty")
+    world.projects[0].subject("subj_9")
     world.projects[0].session("survey", type="xnat:demographicData")
+    world.projects[0].session("notes").resource("NOTES", {"n.txt": b"notes"})
+    world.projects[0].session("nifti").scan("1").resource("NIFTI", {"1.nii": b"1"}, format="NIFTI")
     outcome = xget(*argv)
     assert outcome.status == status, outcome.err
     assert outcome.err == "" or lines(outcome.err)
@@ -489,17 +589,24 @@ def test_the_exit_status_of(status: int, argv: tuple[str, ...], world: World, xg
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_standard_input_is_awaited(number: signal.Signals, xget: Xget) -> None:
-    process = xget.start("-f", "-", stdin=subprocess.PIPE)
-    time.sleep(0.5)  # let it start and read
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_while_standard_input_is_awaited(name: str, xget: Xget) -> None:
+    import fcntl
+    import termios
+
+    number = getattr(signal, name)
+    reader, writer = os.pipe()
+    os.write(writer, b"sess_1\n")
+    process = xget.start("-f", "-", stdin=reader)
+    end = time.monotonic() + 30
+    while fcntl.ioctl(reader, termios.FIONREAD, bytes(4)) != bytes(4):  # until it reads, and waits for more
+        assert time.monotonic() < end
+        time.sleep(0.02)
     process.send_signal(number)
-    try:
-        process.wait(15)
-    finally:
-        process.kill()
-    _, err = process.communicate()
-    assert process.returncode == 128 + number
+    status, _, err = done(process)
+    os.close(reader)
+    os.close(writer)
+    assert status == 128 + number
     assert len(lines(err)) == 1
 
 
