@@ -368,17 +368,6 @@ def test_the_log_in_is_ended_when(
     assert server.sessions_opened == 1
 
 
-@pytest.mark.parametrize(
-    ("kind", "details"), [("drip", {"seconds": 1}), ("silence", {"seconds": 60})], ids=["slow", "silent"]
-)
-def test_a_log_out_that_is_not_answered_ends_all_the_same(
-    kind: str, details: dict[str, Any], xget: Xget, server: XnatServer
-) -> None:
-    server.fault(kind, match="DELETE", times=None, **details)
-    status, _, err = xget(*ONE, timeout=25)
-    assert (status, err) == (0, "")
-
-
 MOMENTS = {
     "during the log-in": ("silence", LOGIN, {"seconds": 60}),
     "during the look-up": ("silence", "format=xml", {"seconds": 60}),
@@ -504,7 +493,7 @@ def test_a_redirect_to_https_is_said_with_v(
 
 
 @pytest.mark.parametrize("match", [LOGIN, "format=xml", "format=zip|dcm"])
-@pytest.mark.parametrize("kind", ["another name", "another port", "another path"])
+@pytest.mark.parametrize("kind", ["another name", "another port", "another path", "a port that is none"])
 def test_any_other_redirect_is_an_error_that_names_its_target(
     kind: str, match: str, world: World, xget: Xget, server: XnatServer
 ) -> None:
@@ -513,6 +502,7 @@ def test_any_other_redirect_is_an_error_that_names_its_target(
             "another name": f"http://localhost:{other.port}{{path}}",
             "another port": other.url + "{path}",
             "another path": server.url + "/elsewhere{path}",
+            "a port that is none": "http://127.0.0.1:99999{path}",
         }[kind]
         server.fault("redirect", match=match, times=None, location=target)
         status, out, err = xget(*ONE, "-retry", "0")
@@ -930,24 +920,6 @@ def test_timeout_ends_a_silence_in_mid_transfer(xget: Xget, server: XnatServer) 
     server.fault("silence", match="format=zip", seconds=60, after=2000)
     status, _, err = xget(*ONE, "-timeout", "1", "-retry", "0")
     assert (status, err) == (0, "")
-    assert xget.files() == ["sess_1_acq.zip"]
-
-
-SLOWNESS = {
-    "a head that comes a byte at a time": ("drip", {"seconds": 0.3}),
-    "100 Continue for ever": ("continue", {"seconds": 0.3}),
-}
-
-
-@pytest.mark.parametrize("match", [LOGIN, "format=xml", "format=zip"])
-@pytest.mark.parametrize(("kind", "details"), SLOWNESS.values(), ids=SLOWNESS)
-def test_timeout_counts_for_the_head_as_a_whole(
-    kind: str, details: dict[str, Any], match: str, xget: Xget, server: XnatServer
-) -> None:
-    server.fault(kind, match=match, **details)
-    status, _, err = xget(*ONE, "-timeout", "1", "-retry", "0", timeout=30)
-    assert (status, err) == (0, "")
-    assert len(sent(server, match)) >= 2
     assert xget.files() == ["sess_1_acq.zip"]
 
 

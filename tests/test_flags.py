@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import re
 import subprocess
@@ -378,33 +377,6 @@ def test_a_flag_means(case: tuple[str, str], xget: Xget) -> None:
     got = listed(xget, *argv.split("|"))
     assert " ".join(sorted(got.split())) == " ".join(sorted(wanted.split()))
     assert xget.files() == []
-
-
-@pytest.mark.parametrize(("days", "there"), [(9, False), (10, True), (11, True)])
-def test_a_date_may_be_so_many_days_ago(days: int, there: bool, world: World, xget: Xget) -> None:
-    day = datetime.date.today() - datetime.timedelta(10)
-    world.sessions()[0].date = day.isoformat()
-    assert bool(listed(xget, "-proj", "proj_3", "-start", f"{days}d")) == there
-    assert bool(listed(xget, "-proj", "proj_3", "-end", f"{days}d")) == (days <= 10)
-
-
-LISTED_WITH = """
-    -z -z|-flat -overwrite -update -verify -verify|-z -longname -json -j|4 -compression|stored -quiet -v
-    -o|missing -o|a_file -retry|NONE -timeout|9 -proj|proj_3 -insecure -start|17112011 -subj|subj_1
-"""
-
-
-@pytest.mark.parametrize("more", LISTED_WITH.split())
-def test_list_goes_with_every_other_flag_and_downloads_nothing(
-    more: str, xget: Xget, server: XnatServer
-) -> None:
-    (xget.folder / "a_file").write_bytes(b"")
-    status, out, err = xget("-s", "sess_1", "-list", *more.split("|"))
-    assert status == 0, err
-    assert len(out.splitlines()) == 4
-    assert all('"kind"' in line if more == "-json" else line.count("\t") == 8 for line in out.splitlines())
-    assert not [request for request in server.requests if "/files" in request.path]
-    assert xget.files() == ["a_file"]
 
 
 @pytest.mark.parametrize("what", ["the archives", "an extracted tree"])
