@@ -170,6 +170,21 @@ def test_a_secure_cookie_is_kept_on_http(xget: Xget, world: World, server: XnatS
 
 
 @pytest.mark.parametrize("jobs", ["1", "16"])
+def test_a_site_that_wants_the_password_each_time_gets_it(
+    jobs: str, xget: Xget, world: World, server: XnatServer
+) -> None:
+    """Perhaps XNAT 1.11: a log-in by Basic does not last in its session."""
+    world.basic_lasts = False
+    for number in range(2, 10):
+        scan = world.projects[0].session(f"sess_{number}").scan("1")
+        scan.resource("DICOM", {"1.dcm": b"1"}, format="DICOM")
+    status, out, err = xget("-proj", "proj_3", "-j", jobs, "-retry", "NONE")
+    assert (status, err, len(out.splitlines())) == (0, "", 11)
+    assert server.sessions_opened == 1
+    assert server.refused_logins == []
+
+
+@pytest.mark.parametrize("jobs", ["1", "16"])
 def test_a_token_for_a_single_use_serves_a_run(
     jobs: str, xget: Xget, world: World, server: XnatServer
 ) -> None:

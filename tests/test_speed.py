@@ -98,6 +98,7 @@ def test_archives_that_are_there_cost_no_request_and_no_import(
         pytest.param(True, ["-s", "visit_000"], 2 + 3 + 6 + 1, id="one session by label"),
         pytest.param(True, ["-s", "XNAT_E00003"], 2 + 3 + 6 + 1, id="one session by ID"),
         pytest.param(True, ["-s", "visit_000", "-proj", "many"], 2 + 2 + 6 + 1, id="one of a project"),
+        pytest.param(True, ["-s", "a label", "-proj", "many"], 2 + 3 + 6 + 1, id="a label that no URL takes"),
         pytest.param(False, ["-s", "visit_000"], 2 + 3 + 1 + 6 + 1, id="a document without resource IDs"),
         pytest.param(
             True, ["-s", ",".join(f"visit_{n:03}" for n in range(10))], 2 + 10 * 9 + 1, id="ten by label"
@@ -109,6 +110,8 @@ def test_requests_stay_within_the_budget(
     xget: Xget, world: World, server: XnatServer, hidden_fields: bool, arguments: list[str], most: int
 ) -> None:
     add_sessions(world, 10)
+    if "a label" in arguments:
+        world.sessions()[1].label = "a label"
     world.hidden_fields = hidden_fields
     assert xget(*arguments, "-j", "4").status == 0
     asked = [f"{request.method} {request.path}" for request in server.requests]
