@@ -113,14 +113,14 @@ def test_ctrl_c_is_heard_at_once(
 
 @by_wine
 def test_ctrl_c_leaves_what_was_complete(xget: Xget, server: XnatServer) -> None:
-    server.fault("silence", match=f"scans.*{ZIP}", seconds=60, after=3000)
+    server.fault("silence", match=f"reconstructions.*{ZIP}", seconds=60, after=10)
     process = xget.start("-s", "sess_1")
-    wait_for(lambda: {"sess_1_ass.zip", "sess_1_recon.zip"} <= set(xget.files()))
+    wait_for(lambda: {"sess_1_acq.zip", "sess_1_ass.zip"} <= set(xget.files()))
     process.send_signal(signal.SIGINT)
     done = finish(process)
     assert done.status == 130
-    assert sorted(done.out.splitlines()) == ["./sess_1_ass.zip", "./sess_1_recon.zip"]
-    assert set(xget.files()) - {"sess_1_acq.incomplete.zip"} == {"sess_1_ass.zip", "sess_1_recon.zip"}
+    assert sorted(done.out.splitlines()) == ["./sess_1_acq.zip", "./sess_1_ass.zip"]
+    assert set(xget.files()) == {"sess_1_acq.zip", "sess_1_ass.zip"}
 
 
 BREAK = """
