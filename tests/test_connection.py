@@ -733,7 +733,10 @@ def test_handshakes_that_keep_ending_early_end_the_run_in_one_line(
     assert not re.search(r"_ssl\.c|\)$", err)
 
 
-def test_a_server_without_tls_behind_a_guessed_https_gets_the_hint(xget: Xget, server: XnatServer) -> None:
+def test_a_server_without_tls_behind_a_guessed_https_gets_the_hint(
+    world: World, xget: Xget, server: XnatServer
+) -> None:
+    world.keep_alive = 0.5  # it waits for the end of what it takes for a request
     account = ("-host", "xnat.example.org", "-u", "admin", "-p", "admin", "-retry", "NONE")
     with Proxy(https=server.port) as proxy:
         xget.env["https_proxy"] = proxy.url
