@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import random
 import re
 import shutil
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from conftest import Outcome, Xget
 from launch import Terminal
+from network import Authority
 from truth import hidden, read_tree, read_zip, truth
 from xnat_server import File, World, XnatServer
 
@@ -147,6 +149,13 @@ CONSTRAINTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], str]] = {
     "scans without -format are DICOM: NIFTI": ("acq", (), ("-format", "NIFTI"), "-format DICOM"),
     "scans without -format are DICOM: ALL": ("acq", (), ("-format", "ALL"), "-format DICOM"),
     "scans without -format are DICOM: itself": ("acq", (), ("-format", "DICOM"), ""),
+    "formats and qualities in another case": (
+        "acq",
+        ("-format", "NIFTI", "-q", "Usable,questionable"),
+        ("-format", "nifti", "-q", "USABLE,Questionable"),
+        "",
+    ),
+    "scans in another case": ("acq", ("-acq", "TSE,2"), ("-acq", "tse,2"), "-acq TSE,2"),
     "scans of all formats are more": ("acq", ("-format", "ALL"), (), ""),
     "scans of all formats are more than one": ("acq", ("-format", "ALL"), ("-format", "NIFTI"), ""),
     "scans of one format are less": ("acq", ("-format", "NIFTI"), (), "-format NIFTI"),
@@ -355,6 +364,52 @@ def test_a_server_on_another_port_is_another_one(
     assert {name: on_disk(xget.folder)[name] for name in before} == before
 
 
+def test_a_server_that_asks_for_https_is_the_same_the_next_night(
+    xget: Xget, world: World, server: XnatServer, tmp_path: Path
+) -> None:
+    """Whatever port that is on: what was typed is what is compared."""
+    authority = Authority(tmp_path)
+    with XnatServer(world, certificate=authority.issue("127.0.0.1")) as secure:
+        server.fault("redirect", times=None, location=secure.url + "{path}")
+        for flags in (SCANS, ("-ass", "NONE")):
+            assert xget("-s", "sess_1", "-cacert", authority.file, *flags).status == 0
+        for flags, brought in ((("-recon", "NONE"), 1), (("-z",), 2), (("-z",), 0), (("-verify",), 3)):
+            outcome = xget("-s", "sess_1", "-cacert", authority.file, *flags)
+            assert (outcome.status, outcome.err, len(outcome.out.split())) == (0, "", brought)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("-s", "{id}"), ("-s", "P01", "-proj", "STUDY"), ("-s", "{id}", "-proj", "STUDY"), ("-proj", "STUDY")],
+    ids=["by ID", "by label", "by ID, -proj", "a whole project"],
+)
+def test_a_cache_that_answers_with_another_session_brings_none(
+    xget: Xget, study: Any, world: World, server: XnatServer, flags: tuple[str, ...]
+) -> None:
+    """Another patient's scans never come under this one's name."""
+    session, other = named(world, "P01"), named(world, "P02")
+    server.fault("document", match=rf"experiments/({session.id}|P01)\?", times=None, id=other.id)
+    outcome = xget(*(flag.format(id=session.id) for flag in flags), *SCANS)
+    assert outcome.status == 1
+    assert re.search(rf"^xget: (P01|{session.id}): .*{other.id}", outcome.err, re.MULTILINE)
+    assert set(sessions(xget)) <= {"P02", "P03", "P05", "P06", "P07", "P08", "P09"}
+
+
+def test_an_extracted_session_that_was_uploaded_anew_names_both_and_the_way_out(
+    xget: Xget, study: Any, world: World
+) -> None:
+    assert xget("-proj", "STUDY", "-z", "-s", "P0[12]")[0] == 0
+    old = named(world, "P01")
+    world.experiments.remove(old)
+    new = scan_of(study.session("P01", subject="SUBJ001"), "1").session
+    before = on_disk(xget.folder)
+    outcome = xget("-proj", "STUDY", "-z", "-s", "P0[12]")
+    assert (outcome.status, outcome.out) == (1, "")
+    line = next(line for line in outcome.err.splitlines() if line.startswith("xget: P01 acq: "))
+    assert old.id in line and new.id in line and "-o" in line and "remove" in line
+    assert on_disk(xget.folder) == before
+
+
 def test_extracted_sessions_of_two_servers_are_not_mixed(xget: Xget, world: World) -> None:
     assert xget("-s", "sess_1", "-z")[0] == 0
     before = read_tree(xget.folder)
@@ -543,6 +598,29 @@ def test_the_old_archive_stays_until_the_new_one_is_complete(
     assert str(session.scans[0].resources[0].id) not in resource_ids(transfers(server))
     assert read_zip(path) == truth(session, "acq")
     assert hidden(xget.folder) == [] and len(xget.files()) == 1
+
+
+def test_a_plain_run_says_that_an_update_was_not_completed(
+    xget: Xget, world: World, server: XnatServer
+) -> None:
+    """What is asked for is there; what came of the update lies beside it, and both stay."""
+    session = named(world, "sess_1")
+    assert xget("-s", "sess_1", *SCANS)[0] == 0
+    scan_of(session, "3").resources[0].files["2.dcm"].on_disk = False
+    assert xget("-s", "sess_1", "-update", "-retry", "NONE", *SCANS)[0] == 1
+    before = on_disk(xget.folder)
+    assert sorted(before) == ["sess_1_acq.incomplete.zip", "sess_1_acq.zip"]
+    for flags in (SCANS, ("-ass", "NONE")):
+        outcome = xget("-s", "sess_1", *flags)
+        assert outcome.status == 0
+        line = r"xget: warning: sess_1 acq: [^\n]*\./sess_1_acq\.incomplete\.zip[^\n]*-update[^\n]*\n"
+        assert re.fullmatch(line, outcome.err)
+    assert {name: on_disk(xget.folder)[name] for name in before} == before
+    session.scans[2].resources[0].files["2.dcm"].on_disk = True
+    server.clear()
+    assert xget("-s", "sess_1", "-update", *SCANS) == (0, "./sess_1_acq.zip\n", "")
+    assert [path.rpartition("/")[2] for path in transfers(server)] == ["2.dcm"]
+    assert not (xget.folder / "sess_1_acq.incomplete.zip").exists()
 
 
 def test_a_killed_update_leaves_the_old_archive(xget: Xget, world: World, server: XnatServer) -> None:
@@ -793,6 +871,11 @@ SUBJECTS: dict[str, tuple[tuple[str, ...], int, str]] = {
     "misspelt, other constraints": (("-proj", "STUDY", "-subj", "SUBJ0O1", "-acq", "T1w"), 4, "SUBJ0O1"),
     "a pattern that names nobody": (("-proj", "STUDY", "-subj", "SUB0*"), 4, r"SUB0\*"),
     "another case": (("-proj", "STUDY", "-subj", "subj001"), 4, "subj001"),
+    "of other sessions than those named": (
+        ("-s", "P02,P03", "-proj", "STUDY", "-subj", "SUBJ009"),
+        4,
+        "SUBJ009",
+    ),
     "beside one that is there": (("-proj", "STUDY", "-subj", "SUBJ0O1,SUBJ002"), 0, "SUBJ0O1"),
     "beside one that is there, sessions named": (("-s", "P02,P03", "-subj", "SUBJ0O1,SUBJ002"), 0, "SUBJ0O1"),
 }
@@ -855,6 +938,32 @@ def test_a_project_without_dicom(xget: Xget, world: World) -> None:
     assert last == "xget: warning: -format DICOM: matches nothing in 4 of 4 sessions: O1, O2, O3, O4"
     assert xget("-proj", "OASIS", "-acq", "T1w", "-format", "NIFTI")[0] == 0
     assert sessions(xget) == ["O1", "O2", "O3", "O4"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("-s", "P08", "-acq", "T1w", "-format", "NIFTI"), r"-format NIFTI \(scans\): .*DICOM"),
+        (("-s", "P06", "-ass", "P06_QC", "-format", "DICOM"), r"-format DICOM \(assessors\): .*DATA"),
+        (("-s", "P08", "-recon", "R*", "-format", "DICOM"), r"-format DICOM \(reconstructions\): .*NIFTI"),
+        (("-s", "P06", "-format", "DICOM"), ""),
+        (("-s", "P08", "-acq", "NONE", "-format", "NIFTI"), ""),
+    ],
+    ids=[
+        "scans",
+        "assessors that were named",
+        "reconstructions that were named",
+        "assessors",
+        "no scans asked for",
+    ],
+)
+def test_a_format_that_leaves_nothing_of_what_was_chosen(
+    xget: Xget, study: Any, flags: tuple[str, ...], says: str
+) -> None:
+    """It matches in another kind, so that the status is 0; a line names the formats that there are."""
+    outcome = xget(*flags, "-proj", "STUDY", "-list")
+    line = rf"xget: warning: P0\d: {says}[^\n]*-format[^\n]*\n" if says else ""
+    assert outcome.status == 0 and outcome.out and re.fullmatch(line, outcome.err), outcome.err
 
 
 def test_scans_without_dicom_beside_others_are_no_matter_for_a_log(xget: Xget, study: Any) -> None:
@@ -1366,3 +1475,54 @@ def test_a_resource_that_is_not_counted_is_not_asked_for(
     session.scan("2").resource("DICOM", {}, **DICOM)
     assert xget("-s", "s", *SCANS) == (0, "./s_acq.zip\n", "")
     assert len(transfers(server)) == 1
+
+
+# --- whatever is asked for ---------------------------------------------------------------
+
+CHOICES = {
+    "-acq": ["1", "T1w", "T1w,2", "!localizer", "T*", "ALL", "NONE", "nope,1"],
+    "-q": ["usable", "!usable", "ALL"],
+    "-ass": ["NONE", "P06_QC", "*_QC"],
+    "-recon": ["NONE", "R1", "REC"],
+    "-res": ["NOTES", "ALL"],
+    "-format": ["DICOM", "dicom", "NIFTI", "ALL", "!TXT", "NIFTI,DICOM"],
+    "-s": ["P01", "P03,P04", "P0[1-5]", "P*,!P02", "P06,P0?", "P10,P08"],
+    "-subj": ["SUBJ00[1-4]", "!SUBJ001"],
+    "-start": ["2024-01-04"],
+}
+
+
+def is_held(top: Path, row: dict[str, Any], extracted: bool) -> bool:
+    """Whether all files of a resource that a list shows are in its archive, or extracted."""
+    type = re.sub(r"[^A-Za-z0-9_]", "_", row["type"])
+    item = {
+        "acq": f"{row['session']}/scans/{row['ID']}-{type}",
+        "ass": f"{row['ID']}/out",
+        "res": row["session"],
+    }
+    recon = f"{row['session']}/reconstructions/{row['ID']}-{type}/out"
+    place = f"{item.get(row['kind'], recon)}/resources/{row['resource']}/files/"
+    path = top / f"{row['session']}_{row['kind']}.zip"
+    held = read_tree(top) if extracted else read_zip(path) if path.exists() else {}
+    sizes = [len(data) for name, data in held.items() if name.startswith(place)]
+    return (len(sizes), sum(sizes)) == (row["files"], row["bytes"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_the_list_shows_is_there_once_the_same_flags_ended_with_0(
+    xget: Xget, study: Any, seed: int
+) -> None:
+    """Whatever other runs left in the folder before; 4 tells of what the server does not have."""
+    chance, good = random.Random(seed), 0
+    for _ in range(7):
+        names = chance.sample(list(CHOICES), chance.randint(0, 3))
+        flags = ["-proj", "STUDY", *(word for name in names for word in (name, chance.choice(CHOICES[name])))]
+        way = chance.choice([[], [], [], ["-update"], ["-overwrite"], ["-z"]])
+        outcome = xget(*flags, *way)
+        assert outcome.status in (0, 1, 4) and ("exists" in outcome.err or outcome.status != 1)
+        if outcome.status != 1:
+            rows = [json.loads(line) for line in xget(*flags, "-list", "-json").out.splitlines()]
+            missing = [row for row in rows if not is_held(xget.folder, row, way == ["-z"])]
+            assert missing == [], (flags, way, outcome)
+            good += bool(rows)
+    assert good, "this seed asks for nothing"
