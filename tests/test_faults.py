@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 import pytest
@@ -17,7 +18,7 @@ from conftest import Xget
 from truth import assert_earned, hidden, read_tree, read_zip, truth
 from xnat_server import File, Scan, Session, Synthetic, World, XnatServer
 
-QUICK = ("-s", "sess_1", "-ass", "NONE", "-recon", "NONE", "-retry", "0.1,0.1,0.1", "-timeout", "5")
+QUICK = (("-s", "sess_1"), ("-ass", "NONE"), ("-recon", "NONE"), ("-retry", "0.1,0.1,0.1"), ("-timeout", "5"))
 ZIP, ONE, LISTING, DOCUMENT = "format=zip", r"/files/\w", r"/files\?format=json", r"\?format=xml"
 ALWAYS: dict[str, Any] = {"times": None}
 WHOLE, REST, NOTHING = ["sess_1_acq.zip"], ["sess_1_acq.incomplete.zip"], list[str]()
@@ -309,13 +310,31 @@ def drop(name: str) -> Callable[[list[dict[str, str]]], list[dict[str, str]]]:
 
 def listings() -> Iterable[Row]:
     """The listing against which an archive is proven is wrong itself."""
-    stale = "fetches the file twice, the same each time: complete, with a warning"
+    damaged = "names it as damaged on the server, keeps the rest; status 1"
     for id, what, oddity in [
-        ("size", "a listed size is stale", {"size_listed": 999}),
-        ("md5", "a listed MD5 is stale", {"md5": "0" * 32}),
-        ("size-md5", "listed size and MD5 are stale", {"size_listed": 1001, "md5": "f" * 32}),
+        ("size", "a listed size that the file has not, others agree", {"size_listed": 999}),
+        ("md5", "a listed MD5 that the file has not, others agree", {"md5": "0" * 32}),
+        (
+            "size-md5",
+            "listed size and MD5 that the file has not, others agree",
+            {"size_listed": 1001, "md5": "f" * 32},
+        ),
     ]:
-        yield Row(f"stale-{id}", what, stale, world=change("3.dcm", **oddity), says=("3.dcm", "stale"))
+        yield Row(f"stale-{id}", what, damaged, world=change("3.dcm", **oddity))._replace(
+            status=1,
+            says=("3.dcm: missing: 1,000 bytes of other content",),
+            files=REST,
+            lost=("1-TSE/resources/DICOM/files/3.dcm",),
+        )
+    every = both(*(change(f"{number}.dcm", md5="0" * 32) for number in range(1, 5)))
+    stale = "fetches each file again, the same each time: complete, with a warning"
+    yield Row(
+        "stale-all",
+        "the listed MD5s of a whole resource are stale",
+        stale,
+        world=every,
+        says=("listing is stale",),
+    )
     yield Row("no-size", "the listing has no sizes", "goes by MD5 and CRC", world=switch(listed_sizes=False))
     yield Row("no-md5", "the listing has empty MD5s", "goes by size and CRC", world=switch(digests="empty"))
     yield Row(
@@ -395,9 +414,8 @@ def members() -> Iterable[Row]:
             status=1, says=(shown,), files=REST
         )
     link = (on(ZIP, "add", name=name, data=b"/etc/passwd", mode=0o120777, first=True),)
-    yield Row("hostile-listed-link", "a link of a listed name", hostile, link)._replace(
-        status=1, says=("a link",), files=REST
-    )
+    text = "takes no content for it but the listed one; complete"
+    yield Row("hostile-listed-link", "a link of a listed name, before the file itself", text, link)
     bomb = (on(ZIP, "add", name=name, data=bytes(20_000_000), compression=8, first=True),)
     text = "a member that swells to far more than the listed size"
     yield Row("bomb", text, "leaves it, asks for that file alone; complete", bomb)
@@ -408,7 +426,40 @@ def members() -> Iterable[Row]:
     yield Row("nested", text, "keeps the whole files, asks for the rest", strike, nested)
 
 
-ROWS = [*midstream(), *statuses(), *connections(), *servers(), *listings(), *members()]
+def add_other(world: World) -> None:
+    """Give the subject a second session."""
+    session_of(world).project.session("other", subject="subj_1", date="2011-11-18")
+
+
+def front_ends() -> Iterable[Row]:
+    """What stands between xget and XNAT, and answers that never end."""
+    packed = "unpacks it; complete"
+    yield Row("gzip-zip", "a front end gzips the archive, unasked", packed, (on(ZIP, "gzip", **ALWAYS),))
+    yield Row(
+        "gzip-listing", "a front end gzips the listing, unasked", packed, (on(LISTING, "gzip", **ALWAYS),)
+    )
+    single = (on(ZIP, "missing"), on(ONE, "gzip", **ALWAYS))
+    yield Row("gzip-file", "a front end gzips a single file, unasked", packed, single)
+    old = (on(".", "http10", **ALWAYS),)
+    yield Row("http10", "a front end speaks HTTP/1.0", "takes it; complete", old)
+    once = (on(LISTING, "empty"),)
+    yield Row("empty-listing", "a listing of no bytes with status 200, once", AGAIN, once)
+    other = (on(r"experiments/XNAT_E00001\?format=xml", "document", **ALWAYS),)
+    yield Row("document", "a cache answers with another session's document", FAILS, other)._replace(
+        world=add_other,
+        status=1,
+        says=("sess_1", "came in its place"),
+        files=NOTHING,
+    )
+    end = (on(ZIP, "endless", where="end", **ALWAYS),)
+    yield Row(
+        "endless-zip", "zeros without an end behind the archive's files", "keeps the files; complete", end
+    )
+    member = (on(ZIP, "endless", where="member", **ALWAYS),)
+    yield Row("endless-member", "a file in the archive that never ends", LACKS, member)
+
+
+ROWS = [*midstream(), *statuses(), *connections(), *servers(), *listings(), *members(), *front_ends()]
 
 
 def prepare(row: Row, server: XnatServer) -> None:
@@ -420,7 +471,9 @@ def prepare(row: Row, server: XnatServer) -> None:
 def run(row: Row, xget: Xget, server: XnatServer, *args: str) -> Any:
     """Run xget while the server does what the row says."""
     threading.Thread(target=row.during, args=(server,), daemon=True).start()
-    return xget(*QUICK, *row.args, *args)
+    given = {flag for flag in row.args if flag.startswith("-")}  # a flag of one value counts once
+    usual = [word for flag, value in QUICK if flag not in given for word in (flag, value)]
+    return xget(*usual, *row.args, *args)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
@@ -477,11 +530,36 @@ def test_fault_extracted(row: Row, xget: Xget, server: XnatServer) -> None:
         assert re.search(text, done.err), done.err
 
 
+PAGE = Path(__file__).with_name("FAULTS.md")
+
+
 def markdown() -> str:
-    """The table as the README has it."""
-    lines = ["| what goes wrong | what xget does | shown by |", "|---|---|---|"]
-    return "\n".join([*lines, *(f"| {row.fault} | {row.does} | `test_fault[{row.id}]` |" for row in ROWS)])
+    """The table, as FAULTS.md has it."""
+    rows = [f"| {row.fault} | {row.does} | `test_fault[{row.id}]` |" for row in ROWS]
+    intro = (
+        "What can go wrong on the way, and what xget does then. Each row is a test of `test_faults.py`, which"
+    )
+    return "\n".join(
+        [
+            "# Faults",
+            "",
+            f"{intro}",
+            "prints this page: `python tests/test_faults.py > tests/FAULTS.md`. What goes wrong on this side",
+            "(locks, disks, kills, signals, other users) is in `test_two_runs.py`, `test_kill.py` and",
+            "`test_machines.py`, what else front ends and connections do in `test_front_ends.py` and",
+            "`test_connection.py`.",
+            "",
+            "| what goes wrong | what xget does | shown by |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def test_the_page_is_this_table() -> None:
+    assert PAGE.read_text(encoding="utf-8") == markdown()
 
 
 if __name__ == "__main__":
-    print(markdown())
+    print(markdown(), end="")
