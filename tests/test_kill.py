@@ -6,9 +6,11 @@ things are proven and get their names. XGET_KILLS=400 makes it a few hundred.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -128,40 +130,44 @@ def test_killed_at_any_moment(seed: int, xget: Xget, world: World, server: XnatS
     assert_finished(xget.folder, versions[-1], bool(extract))
 
 
-LEFT = {
-    "part-of-finished-archive": ".sess_1_acq.zip.part/lock",
-    "part-with-archive": ".sess_1_acq.zip.part/archive.zip",
-    "incomplete-of-finished-archive": "sess_1_acq.incomplete.zip",
-}
-
-
-@pytest.mark.parametrize("left", list(LEFT.values()), ids=list(LEFT))
-def test_leftovers_beside_finished_archives(left: str, xget: Xget, server: XnatServer, world: World) -> None:
-    """A run that was killed between the last two steps, the name and the tidying, is tidied up after."""
-    ours = ("-s", "sess_1", "-retry", "NONE")
+def test_an_incomplete_archive_beside_a_whole_one_is_left_alone(xget: Xget) -> None:
+    """As `-overwrite` leaves it that did not come to its end: a plain run leaves both."""
     with XnatServer(plain_world()) as other:
         xget.url = other.url
-        assert xget(*ours).status == 0
+        assert xget("-s", "sess_1").status == 0
+        kept = xget.folder / "sess_1_acq.incomplete.zip"
+        kept.write_bytes((xget.folder / "sess_1_acq.zip").read_bytes())
         before = xget.files()
-        path = xget.folder / left
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes((xget.folder / "sess_1_acq.zip").read_bytes() if left.endswith("zip") else b"")
-        assert xget(*ours).status == 0
+        assert xget("-s", "sess_1").status == 0
         assert xget.files() == before
 
 
-@pytest.mark.parametrize("again", [("-z",), ("-z", "-overwrite")], ids=["extract", "overwrite"])
-def test_old_folder_of_a_killed_overwrite(again: tuple[str, ...], xget: Xget) -> None:
-    """Killed after the new folder got its name, before the old one was removed: the next run removes it."""
+JOURNAL = b'{"xget": "2.0.0", "replacing": ["sess_1/scans/1-TSE"]}'
+
+
+@pytest.mark.parametrize(
+    "again",
+    [("-s", "sess_1", "-z"), ("-s", "sess_1", "-z", "-overwrite"), ("-s", "nobody")],
+    ids=["extract", "overwrite", "another-session"],
+)
+@pytest.mark.parametrize("placed", [False, True], ids=["old-moved", "new-placed"])
+def test_old_folder_of_a_killed_overwrite(placed: bool, again: tuple[str, ...], xget: Xget) -> None:
+    """Killed while a new folder takes the place of the old one: one of the two is back after the next run,
+    whatever it asks for."""
     with XnatServer(plain_world()) as other:
         xget.url = other.url
         assert xget("-s", "sess_1", "-z").status == 0
-        before = xget.files()
-        old = xget.folder / "sess_1/scans/.1-TSE.xget-old/resources/DICOM/files"
-        old.mkdir(parents=True)
-        (old / "1.dcm").write_bytes(b"old")
-        assert xget("-s", "sess_1", *again).status == 0
-        assert xget.files() == before
+        scan = xget.folder / "sess_1/scans/1-TSE"
+        whole = {path.name: path.read_bytes() for path in scan.rglob("*.dcm")}
+        old = scan.with_name(f".xget-old-{hashlib.sha256(b'1-TSE').hexdigest()[:8]}")
+        if placed:
+            shutil.copytree(scan, old)
+        else:
+            scan.rename(old)
+        (xget.folder / ".sess_1_acq.part").write_bytes(JOURNAL)
+        xget(*again)
+        assert {path.name: path.read_bytes() for path in scan.rglob("*.dcm")} == whole
+        assert not old.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])

@@ -527,7 +527,10 @@ def test_the_line_for_python_alone_installs(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     for name in ("xget", "setup.py", "README.md", "LICENSE"):
         shutil.copy(HOME / name, tmp_path / "tree" / name)
-    here = Path(setuptools.__file__).parent.parent
+    here = tmp_path / "build"  # setuptools alone: pyxnat brings a pathlib that breaks pip
+    here.mkdir()
+    for path in Path(setuptools.__file__).parent.parent.glob("setuptools*"):
+        (here / path.name).symlink_to(path)
     offline = {
         "PIP_NO_INDEX": "1",
         "PIP_NO_DEPS": "1",
