@@ -315,8 +315,7 @@ PROXIES = [
 ]
 
 
-@pytest.mark.parametrize("args", [(), ("-v",)], ids=["plain", "-v"])
-@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(("scheme", "args"), [("http", ()), ("https", ("-v",))], ids=["http", "https"])
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_no_message_shows_the_password_of_a_proxy(
     xget: Xget, proxy: str, scheme: str, args: tuple[str, ...]
