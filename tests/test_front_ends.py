@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import Outcome, Xget
 from truth import assert_earned, hidden, read_tree, read_zip, truth
-from xnat_server import Session, World, XnatServer
+from xnat_server import File, Session, World, XnatServer
 
 QUICK = ("-ass", "NONE", "-recon", "NONE", "-retry", "0.1,0.1,0.1")
 SCANS = ("-s", "sess_1", *QUICK)
@@ -184,6 +184,31 @@ def test_listings_in_latin_1_are_read(xget: Xget, world: World, server: XnatServ
     outcome = xget("-proj", "proj_3", "-subj", "Jörg", *QUICK)
     assert outcome == (0, "./Müller_acq.zip\n", "")
     assert read_zip(xget.folder / "Müller_acq.zip") == truth(session, "acq")
+
+
+SITES = {"UTF-8": {}, "Latin-1": {"charset": "latin-1"}, "1.7": {"version": "1.7.4.1"}}
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_file_with_umlauts_comes_in_a_zip_where_its_url_is_decoded_in_another_way(
+    xget: Xget, world: World, server: XnatServer, site: str
+) -> None:
+    vars(world).update(SITES[site])
+    first(world).scans[0].resources[0].add("ö ß+.dcm", b"o" * 500)
+    server.fault("missing", ZIP, member="ö")
+    assert_whole(xget, world, xget(*SCANS))
+    zips = [each.path for each in server.requests if "format=zip" in each.path]
+    assert len(zips) == (1 if site == "UTF-8" else 2)
+
+
+def test_a_file_with_umlauts_that_is_lost_is_asked_for_twice(
+    xget: Xget, world: World, server: XnatServer
+) -> None:
+    first(world).scans[0].resources[0].add("ö.dcm", File(b"o" * 500, on_disk=False))
+    assert_told(xget(*SCANS), "1 DICOM ö.dcm: missing: the server answered 404")
+    assert xget.files() == ["sess_1_acq.incomplete.zip"]
+    asked = [each.path for each in server.requests if re.search(r"format=zip|/files/\S", each.path)]
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(
