@@ -590,7 +590,7 @@ def test_the_old_archive_stays_until_the_new_one_is_complete(
     outcome = xget("-s", "sess_1", "-update", "-retry", "NONE", *SCANS)
     assert outcome.status in (1, 3) and outcome.out == ""
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
-    assert xget("-s", "sess_1", "-acq", "1", *SCANS) == (0, "", ""), "it is still what it was"
+    assert xget("-s", "sess_1", "-acq", "1", *SCANS)[:2] == (0, ""), "it is still what it was"
     if kind == "stop":
         server.start()
     server.clear()
