@@ -77,12 +77,13 @@ def strange_rows(rng: random.Random) -> dict[str, Any]:
         row = dict(rng.choice(rows)) if rows else {}
         change = rng.choice(["twice", "size", "digest", "ghost", "odd", "outside", "bare"])
         if change == "size":
-            row["Size"] = rng.choice(["0", "-1", "9" * 5000, "x", "17"])
+            lies = ["-1", "9" * 5000, "x", "17", *(["0"] if row.get("digest") else [])]
+            row["Size"] = rng.choice(lies)
         elif change == "digest":
             row["digest"] = "0" * 32
         elif change != "twice":
             ending = {"ghost": "ghost.dcm", "odd": "\x1b[2J.dcm", "outside": "../../../x", "bare": ""}[change]
-            row["URI"] = row.get("URI", "").rpartition("/")[0] + "/" + ending
+            row.update(URI=row.get("URI", "").rpartition("/")[0] + "/" + ending, Size="17")
         return [*(each for each in rows if each.get("URI") != row.get("URI")), row, row]
 
     return {"edit": edit}

@@ -186,6 +186,16 @@ def test_listings_in_latin_1_are_read(xget: Xget, world: World, server: XnatServ
     assert read_zip(xget.folder / "Müller_acq.zip") == truth(session, "acq")
 
 
+def test_a_size_of_0_beside_the_md5_of_a_file_that_is_not_empty_is_not_believed(
+    xget: Xget, world: World
+) -> None:
+    content = b"content"
+    md5 = "9a0364b9e99bb480dd25e1f0284c8555"
+    first(world).scans[0].resources[0].add("0.dcm", File(content, size_listed="0", md5=md5))
+    assert_told(xget(*SCANS), "1 DICOM 0.dcm: missing")
+    assert_earned(xget.folder, world)
+
+
 SITES = {"UTF-8": {}, "Latin-1": {"charset": "latin-1"}, "1.7": {"version": "1.7.4.1"}}
 
 
