@@ -453,6 +453,21 @@ def test_cut_at_every_byte_keeps_each_file_that_had_come(form: str) -> None:
         assert [file.here for file in listing.files] == [end <= cut for end in ends], cut
 
 
+@pytest.mark.parametrize("whole", [True, False], ids=["ended", "stopped"])
+def test_gaps_are_closed(whole: bool, tmp_path: Path) -> None:
+    """Where members failed and nothing took their places, the others move together; the end is cut off."""
+    body = bytearray(SOUND)
+    names = [TOP + "a.dcm", TOP + "in.zip", list(FILES)[-1]]
+    for name in names:
+        body[body.index(name.encode()) + len(name.encode())] ^= 1
+    bench = Bench(str(tmp_path), "all", "zip")
+    bench.arrives([body])
+    bench.store.finish(bench.listing.files, b"", whole)
+    bench.close()
+    found = read_agreed((tmp_path / ".a.zip.part").read_bytes())
+    assert found == {name: data for name, data in FILES.items() if name not in names}
+
+
 @pytest.mark.parametrize("method", [12, 14, 99], ids=["bzip2", "lzma", "unknown"])
 @pytest.mark.parametrize("kind", ["zip", "tree"])
 def test_a_member_of_another_method_costs_no_other(method: int, kind: str) -> None:
