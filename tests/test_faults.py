@@ -6,9 +6,14 @@ has a name that it has not earned. `python tests/test_faults.py` prints the tabl
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import struct
 import threading
 import time
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -57,6 +62,8 @@ class Row(NamedTuple):
     says: tuple[str, ...] = ()
     files: list[str] = WHOLE
     lost: tuple[str, ...] = ()  # what the incomplete archive lacks, by the end of the name
+    disk: Callable[[Path], object] = lambda folder: None  # what lies in the output directory before
+    extract: bool = False  # a row for -z alone
 
 
 def scan(world: World, number: int = 0) -> Scan:
@@ -459,7 +466,180 @@ def front_ends() -> Iterable[Row]:
     yield Row("endless-member", "a file in the archive that never ends", LACKS, member)
 
 
-ROWS = [*midstream(), *statuses(), *connections(), *servers(), *listings(), *members(), *front_ends()]
+def zip_with_paths() -> bytes:
+    """The archive of the scans, each member with a Unicode-path field (0x7075) that leads out."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for scan, numbers, size in (("1-TSE", range(1, 5), 1000), ("2-PIB_336mtx", range(1, 4), 2000)):
+            for number in numbers:
+                info = zipfile.ZipInfo(f"sess_1/scans/{scan}/resources/DICOM/files/{number}.dcm")
+                path = f"../../../evil{number}".encode()
+                crc = zlib.crc32(info.filename.encode())
+                info.extra = struct.pack("<2HBI", 0x7075, 5 + len(path), 1, crc) + path
+                archive.writestr(info, bytes([number]) * size)
+    return body.getvalue()
+
+
+def replace_on_disk(size: int) -> Callable[[World], object]:
+    """Let a file of 1,000 bytes have another size on the server's disk; the listing says what it was."""
+
+    def edit(world: World) -> None:
+        old = scan(world).resources[0].files["2.dcm"].data
+        scan(world).resources[0].add("2.dcm", File(b"\2" * size, size_listed=old.size, md5=old.md5))
+
+    return edit
+
+
+def identity() -> Iterable[Row]:
+    """What comes is not what it says it is."""
+    paths = (on(ZIP, "answer", body=zip_with_paths(), headers={"Content-Type": "application/zip"}),)
+    text = "members with a second name, of Unicode, that leads out of the folder"
+    yield Row("unicode-path", text, "goes by the listing's names; complete", paths)
+    odd = both(*(lambda world, n=n: scan(world).resources[0].add(f"a#{n}.dcm", b"%d" % n) for n in (1, 2)))
+    short = (on(ZIP, "vanish", member="1-TSE/.*/3.dcm"),)
+    text = "a short archive of a resource that has names with `#` too"
+    yield Row("short-hash", text, "asks for each file that is missing, once; complete", short, odd)
+    for id, kind in (("octets", "application/octet-stream"), ("text", "text/plain")):
+        notice = {"body": b"Closed for maintenance\n", "headers": {"Content-Type": kind}, **ALWAYS}
+        strikes = (on(ZIP, "answer", **notice), on(ONE, "answer", **notice))
+        text = f"a gateway answers every transfer with 200 and one notice, as {kind}"
+        yield Row(f"notice-{id}", text, FAILS, strikes)._replace(
+            status=1, says=("1.dcm: missing: 23 bytes of other content than listed",), files=NOTHING
+        )
+    damaged = "is damaged on the server: names it, keeps the rest as `.incomplete.zip`; status 1"
+    for size in (0, 500):
+        text = f"a file of 1,000 bytes has {size} on the server's disk, the others are right"
+        yield Row(f"damaged-{size}", text, damaged, world=replace_on_disk(size))._replace(
+            status=1,
+            says=(f"2.dcm: missing: {size} bytes of other content",),
+            files=REST,
+            lost=("1-TSE/resources/DICOM/files/2.dcm",),
+        )
+    broken = both(lambda world: setattr(scan(world).resources[0], "unlisted", True))
+    text = "the document counts files of a scan, the listing has none, and the server holds them"
+    yield Row(
+        "unlisted-scan", text, "names the broken catalog, keeps the rest; status 1", world=broken
+    )._replace(
+        strikes=(on("resources/101/files.format=zip", "answer", body=zip_with_paths(), **ALWAYS),),
+        status=1,
+        says=("1 DICOM: has files that are not listed",),
+        files=REST,
+        lost=tuple(f"1-TSE/resources/DICOM/files/{n}.dcm" for n in range(1, 5)),
+    )
+
+    def count(world: World) -> None:
+        session_of(world).scan("3", type="T2").resource("DICOM", {}, format="DICOM", file_count=3)
+
+    text = "the document counts files of a scan that has none"
+    yield Row("counted", text, "asks, and believes the 404; complete", world=count)
+
+
+def endings() -> Iterable[Row]:
+    """Heads, bodies and pages without an end."""
+    short = ("-timeout", "1")
+    for id, what, kind in (
+        ("drip", "comes a byte at a time", "drip"),
+        ("100", "is 100 Continue for ever", "continue"),
+    ):
+        strike = (on(ZIP, kind, seconds=0.3),)
+        yield Row(f"head-{id}", f"the head of an answer {what}", AGAIN, strike, args=short)
+    directory = (on(ZIP, "endless", where="directory", **ALWAYS),)
+    yield Row(
+        "endless-directory",
+        "zeros for ever in the place of the directory",
+        "keeps the files; complete",
+        directory,
+    )
+    single = (on(ZIP, "missing"), on(ONE, "endless", **ALWAYS))
+    yield Row("endless-file", "a single file that never ends", NAMED, single)._replace(
+        status=1, says=("4.dcm: missing: more than",), files=REST, lost=("1-TSE/resources/DICOM/files/4.dcm",)
+    )
+    page = {"status": 500, "body": b"<h3>" * 250_000, "headers": {"Content-Type": "text/html"}}
+    strike = (on(ZIP, "answer", **page, **ALWAYS),)
+    yield Row(
+        "page",
+        "a megabyte of `<h3>` with status 500",
+        "reads its beginning; asks file by file; complete",
+        strike,
+    )
+    slow = (on("^DELETE", "drip", seconds=1),)
+    yield Row(
+        "log-out", "the answer to the log-out comes a byte a second", "waits for five seconds; complete", slow
+    )
+
+
+FILES_1 = "sess_1/scans/1-TSE/resources/DICOM/files"
+
+
+def place(name: str, make: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Something that lies in the output directory."""
+
+    def put(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        make(folder / name)
+
+    return put
+
+
+def link(target: str) -> Callable[[Path], object]:
+    return lambda path: path.symlink_to(target)
+
+
+def trees() -> Iterable[Row]:
+    """What lies in the way of extracted files, and names that no disk takes."""
+    named = "names that file, the rest comes; status 1"
+    for id, what, make in [
+        ("dead-link", "a dead link (git-annex after `drop`)", link("gone")),
+        ("loop", "a link to itself", link("2.dcm")),
+        ("pipe", "a pipe", os.mkfifo),
+        ("folder", "a folder", Path.mkdir),
+    ]:
+        text = f"{what} in the place of a file"
+        yield Row(f"tree-{id}", text, named, disk=place(f"{FILES_1}/2.dcm", make), extract=True)._replace(
+            status=1, says=("2.dcm: missing: ",), lost=(f"{FILES_1}/2.dcm",)
+        )
+    every = tuple(f"{FILES_1}/{number}.dcm" for number in range(1, 5))
+    for id, what, make in [
+        ("dead-folder", "a dead link", link("gone")),
+        ("pipe-folder", "a pipe", os.mkfifo),
+    ]:
+        text = f"{what} in the place of a scan's folder"
+        put = place("sess_1/scans/1-TSE", make)
+        yield Row(
+            f"tree-{id}", text, "names its files, the rest comes; status 1", disk=put, extract=True
+        )._replace(status=1, says=tuple(f"{number}.dcm: missing: " for number in range(1, 5)), lost=every)
+    loops = [place(f"sess_1/scans/1-TSE/{name}", link(".")) for name in "ab"]
+    text = "two links to `.` in a scan's folder"
+    yield Row("tree-loops", text, "as if they were not there; complete", extract=True)._replace(
+        disk=lambda folder: [put(folder) for put in loops]
+    )
+    long = "x" * 300
+    text = "a file name of 300 bytes"
+    yield Row(
+        "tree-long-name", text, named, world=lambda world: scan(world).resources[0].add(long, b"x")
+    )._replace(extract=True, status=1, says=(f"{long}: missing: ",), lost=(long,))
+
+    def nest(world: World) -> None:
+        scan(world).resources[0].add("c", b"c").add("c/d.dcm", b"d")
+
+    text = "files `c` and `c/d.dcm` in one resource"
+    yield Row("tree-nested", text, "one of the two is named, the rest comes; status 1", world=nest)._replace(
+        extract=True, status=1, says=(r"c(/d.dcm)?: missing: ",), lost=("/c/d.dcm",)
+    )
+
+
+ROWS = [
+    *midstream(),
+    *statuses(),
+    *connections(),
+    *servers(),
+    *listings(),
+    *members(),
+    *front_ends(),
+    *identity(),
+    *endings(),
+    *trees(),
+]
 
 
 def prepare(row: Row, server: XnatServer) -> None:
@@ -476,7 +656,7 @@ def run(row: Row, xget: Xget, server: XnatServer, *args: str) -> Any:
     return xget(*usual, *row.args, *args)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+@pytest.mark.parametrize("row", [row for row in ROWS if not row.extract], ids=lambda row: row.id)
 def test_fault(row: Row, xget: Xget, server: XnatServer) -> None:
     """Exit status, message, files left, and no byte that is not the server's under a final name."""
     prepare(row, server)
@@ -498,67 +678,167 @@ def test_fault(row: Row, xget: Xget, server: XnatServer) -> None:
 
 def is_of_archive(row: Row) -> bool:
     """Whether a row is about what an archive holds, so that -z has to show it too."""
-    return any(strike.match == ZIP for strike in row.strikes) and row.id.startswith(
-        (
-            "vanish-1",
-            "unreadable",
-            "duplicate",
-            "cut",
-            "truncated",
-            "flip",
-            "twin",
-            "hostile",
-            "bomb",
-            "nested",
-        )
+    kinds = (
+        "vanish-1",
+        "unreadable",
+        "duplicate",
+        "cut",
+        "truncated",
+        "flip",
+        "twin",
+        "hostile",
+        "bomb",
+        "nested",
     )
+    more = (
+        "unicode",
+        "short",
+        "notice",
+        "damaged",
+        "unlisted-scan",
+        "endless",
+        "gzip",
+        "stale",
+        "no-",
+        "tree",
+    )
+    return row.id.startswith((*kinds, *more))
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if is_of_archive(row)], ids=lambda row: row.id)
 def test_fault_extracted(row: Row, xget: Xget, server: XnatServer) -> None:
     """With -z: each file whole or absent, nothing outside, nothing hidden left behind."""
     prepare(row, server)
+    row.disk(xget.folder)
     done = run(row, xget, server, "-z")
     assert "Traceback" not in done.err
     assert_earned(xget.folder, server.world)
     listed = set(truth(session_of(server.world), "acq"))
-    assert set(read_tree(xget.folder)) == {name for name in listed if not name.endswith(row.lost or ("//",))}
+    lost = row.lost or ("//",) if row.files != NOTHING else ("",)
+    assert set(read_tree(xget.folder)) == {name for name in listed if not name.endswith(lost)}, done.err
     assert (done.status, hidden(xget.folder)) == (row.status, []), done.err
-    assert {path.name for path in xget.folder.iterdir()} == {"sess_1"}
+    assert {path.name for path in xget.folder.iterdir()} <= {"sess_1"}
     assert [path.name for path in xget.folder.parent.iterdir() if path.name not in ("home", "out")] == []
     for text in row.says:
         assert re.search(text, done.err), done.err
 
 
+# What goes wrong, what xget does, and the module and test that show it.
+ELSEWHERE = """\
+one byte of a local header or of the directory is inverted, each in turn
+    every reader agrees on the archive, or it is not there
+    property: each_byte_of_the_headers_inverted
+a body is cut, flipped, reordered, crafted, endless
+    what is proven is what is listed; a second one heals
+    property: proven_is_what_is_listed
+names in UTF-8 that do not say so
+    taken
+    property: a_sound_body_proves_everything
+a label, type or name that leads out of the folder, or up in it
+    refused, named; nothing is touched
+    names: nothing_is_written_or_removed_outside
+Ctrl-C, SIGTERM, SIGHUP or SIGKILL at any moment
+    keeps what was proven, logs out within two seconds; the next run asks for the rest
+    kill: stopped_at_any_moment
+killed before any change of a replacement (`-z -overwrite`)
+    the old scan or the new one is there, or comes back with the next run
+    kill: killed_before_any_change_of_a_replacement
+a part that a killed run left
+    the next run goes on from there
+    two_runs: part_of_a_killed_run_is_taken_over
+another run fetches the same archive
+    leaves it to that run, says `busy`; status 1
+    two_runs: two_runs_on_the_same_sessions
+a file system without locks
+    each run has a part of its own; nothing is spoilt
+    two_runs: lockless_runs_side_by_side
+the disk is full
+    keeps what is whole; the next run asks for the rest
+    two_runs: full_disk
+the output directory goes away
+    says so, does not make it anew; status 1
+    two_runs: directory_that_goes_away
+a link, another person's file or a folder at the name of a part
+    that archive fails, named; nothing is touched
+    machines: what_is_not_ours_at_the_name_of_a_part_is_left_and_named
+the part of another user's live run
+    `busy`
+    machines: a_part_that_another_users_run_holds_is_busy
+a rename is refused once
+    tries again; complete
+    machines: a_rename_that_is_refused_once_is_tried_again
+a rename is refused always
+    that archive fails and keeps what was proven
+    machines: a_rename_that_is_always_refused_fails_and_loses_nothing
+a rename between folders is refused (EXDEV)
+    needs none; complete
+    machines: renames_between_folders_are_not_needed
+a file system without fsync
+    complete
+    machines: a_file_system_without_fsync_serves
+no further thread is to be had
+    slower; complete
+    machines: no_further_thread_makes_it_slower_not_worse
+`-overwrite` ends incomplete, then a plain run
+    the old archive stays; the next `-overwrite` or `-update` goes on
+    asked: the_old_archive_stays_until_the_new_one_is_complete
+labels are put right on the server
+    an archive of another session fails, with both IDs
+    archives: labels_that_were_put_right_on_the_server
+a session is deleted and uploaded anew
+    fails, with both IDs and the way out
+    asked: a_session_uploaded_anew_is_another_one
+two XNATs on one host
+    are two servers
+    asked: a_server_on_another_port_is_another_one
+a session document with entities, or in another encoding
+    refused
+    front_ends: a_hostile_document_is_refused
+1 MB of gzip that is 1 GB
+    refused at the limit
+    front_ends: a_gzip_bomb_is_refused_at_the_limit
+the password is changed in mid-run
+    three refused log-ins at most; status 3
+    connection: a_password_changed_in_mid_run_is_refused_three_times_at_most
+"""
+INTRO = """\
+# Faults
+
+What can go wrong, and what xget does then. `test_fault` is in `test_faults.py`, which prints this page:
+`python tests/test_faults.py > tests/FAULTS.md`. The rows at the end are shown by other modules.
+
+| what goes wrong | what xget does | shown by |
+|---|---|---|
+"""
 PAGE = Path(__file__).with_name("FAULTS.md")
+
+
+def shown_by(row: Row) -> str:
+    return f"test_fault{'_extracted' if row.extract else ''}[{row.id}]"
+
+
+def elsewhere() -> Iterable[tuple[str, str, str]]:
+    """What goes wrong, what xget does, and `module: test`."""
+    lines = [line.strip() for line in ELSEWHERE.splitlines()]
+    return [(what, does, f"test_{by.replace(': ', ': test_')}") for what, does, by in zip(*[iter(lines)] * 3)]
 
 
 def markdown() -> str:
     """The table, as FAULTS.md has it."""
-    rows = [f"| {row.fault} | {row.does} | `test_fault[{row.id}]` |" for row in ROWS]
-    intro = (
-        "What can go wrong on the way, and what xget does then. Each row is a test of `test_faults.py`, which"
-    )
-    return "\n".join(
-        [
-            "# Faults",
-            "",
-            f"{intro}",
-            "prints this page: `python tests/test_faults.py > tests/FAULTS.md`. What goes wrong on this side",
-            "(locks, disks, kills, signals, other users) is in `test_two_runs.py`, `test_kill.py` and",
-            "`test_machines.py`, what else front ends and connections do in `test_front_ends.py` and",
-            "`test_connection.py`.",
-            "",
-            "| what goes wrong | what xget does | shown by |",
-            "|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
+    rows = [(row.fault, row.does, shown_by(row)) for row in ROWS]
+    rows += [(what, does, by.replace(": ", ".py::")) for what, does, by in elsewhere()]
+    return INTRO + "".join(f"| {what} | {does} | `{by}` |\n" for what, does, by in rows)
 
 
 def test_the_page_is_this_table() -> None:
     assert PAGE.read_text(encoding="utf-8") == markdown()
+
+
+def test_each_row_has_a_test() -> None:
+    assert len({shown_by(row) for row in ROWS}) == len(ROWS)
+    for _, _, by in elsewhere():
+        module, _, name = by.partition(": ")
+        assert f"def {name}(" in PAGE.with_name(f"{module}.py").read_text(encoding="utf-8"), by
 
 
 if __name__ == "__main__":
