@@ -63,11 +63,11 @@ def notice(rng: random.Random) -> dict[str, Any]:
 
 
 def weather(rng: random.Random) -> dict[str, Any]:
-    return {"status": rng.choice([429, 500, 502, 503, 504]), "retry_after": rng.choice([None, None, 0, 1])}
+    return {"status": rng.choice([429, 502, 503, 504]), "retry_after": rng.choice([None, None, 0, 1])}
 
 
 def refusal(rng: random.Random) -> dict[str, Any]:
-    return {"status": rng.choice([400, 403, 404, 405, 409, 410, 418, 501]), "message": "No"}
+    return {"status": rng.choice([400, 403, 404, 405, 409, 410, 418, 500, 501]), "message": "No"}
 
 
 def strange_rows(rng: random.Random) -> dict[str, Any]:
@@ -208,6 +208,8 @@ def make_round(rng: random.Random) -> Round:
     for session in world.sessions():
         if rng.random() < 0.6:
             trouble = rng.choice(TROUBLES)
+            if trouble.kind == "endless" and not world.listed_sizes:  # the room is the limit
+                continue
             times = rng.choice([1, 2, None]) if trouble.kind != "expire" else rng.choice([1, 2])
             struck[session.label] = (trouble, times, trouble.details(rng))
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
