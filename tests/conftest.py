@@ -48,7 +48,7 @@ class Xget:
             "start_new_session": True,
             "text": True,
         }
-        return lane.Process([*lane.python(), str(XGET), *account, *args], **{**settings, **options})
+        return lane.Process([*lane.program(), *account, *args], **{**settings, **options})
 
     def __call__(self, *args: str, login: bool = True, given: str = "", timeout: float = 60) -> Outcome:
         """Run xget to its end, `given` on standard input."""

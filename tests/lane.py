@@ -95,6 +95,13 @@ def python() -> list[str]:
     return [find_wine() or "wine", f"{FOLDER}/python/python.exe"] if WINE else [sys.executable]
 
 
+def program() -> list[str]:
+    """Name xget, as the first words of a command: as pip installed it, else the file by itself."""
+    installed = Path(sys.executable).with_name("xget")
+    file = Path(__file__).resolve().parent.parent / "xget"
+    return [*python(), str(installed if installed.exists() and not WINDOWS else file)]
+
+
 def environment(home: Path) -> dict[str, str]:
     """Make an environment that holds nothing of the caller's but what a system needs to run."""
     kept = ("PATH", "SYSTEMROOT", "COMSPEC", "PATHEXT", "TEMP", "TMP") if os.name == "nt" else ("PATH",)

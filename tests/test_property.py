@@ -117,7 +117,7 @@ class Bench:
         self.listing = make_listing(rows, flat=self.kind == "flat")
         self.names = dict(zip((file.name for file in self.listing.files), FILES))  # -> XNAT's own
         if self.kind == "zip":
-            self.store = xget_script.ZipPart(str(self.top / ".a.zip.part"), b"{}", (0, 33))
+            self.store = xget_script.ZipPart(str(self.top / ".a.zip.part"), b"{}")
         else:
             self.store = xget_script.Tree(str(self.top), str(self.top / ".s_acq.part"), False)
             self.store.stage({file.folder for file in self.listing.files})
@@ -150,7 +150,7 @@ class Bench:
         before = self.proven()
         self.begin()
         with xget_script.Digest() as digest:
-            assert self.store.adopt(self.listing, digest, True) == {}
+            assert self.store.adopt(self.listing, digest, True) == set()
         assert self.proven() == before, "what was kept is not taken over"
         return found
 
@@ -449,7 +449,7 @@ def test_cut_at_every_byte_keeps_each_file_that_had_come(form: str) -> None:
     for cut in range(len(body)):
         listing = make_listing(row(name, len(data), "") for name, data in FILES.items())
         with xget_script.Digest() as digest:
-            xget_script.prove(xget_script.ZipBody([body[:cut]]), listing, xget_script.Nowhere(), digest)
+            xget_script.prove(xget_script.ZipBody([body[:cut]]), listing, None, digest)
         assert [file.here for file in listing.files] == [end <= cut for end in ends], cut
 
 
@@ -515,7 +515,7 @@ def test_a_member_of_over_4_gib(deflated: bool, lie: int) -> None:
     tracemalloc.start()
     with xget_script.Digest() as digest:
         body = xget_script.ZipBody(member_of(content, TOP + "a.dcm", deflated))
-        assert xget_script.prove(body, listing, xget_script.Nowhere(), digest) == {}
+        assert xget_script.prove(body, listing, None, digest) == set()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (body.flaw, listing.files[0].here) == ("", lie == 0)
@@ -526,7 +526,7 @@ def test_an_archive_of_over_4_gib(tmp_path: Path) -> None:
     """A file of over 4 GiB, and others behind it: others read it, and so does xget (the disk holds holes)."""
     content = Synthetic(LARGE, None)
     listing = make_listing([row(TOP + "a.dcm", LARGE, ""), row(TOP + "b.dcm", 700, "")])
-    part = xget_script.ZipPart(str(tmp_path / ".a.zip.part"), b"{}", (0, 33))
+    part = xget_script.ZipPart(str(tmp_path / ".a.zip.part"), b"{}")
     sink = part.open(listing.files[0], None, LARGE)  # nothing is written: a hole is full of zeros
     os.truncate(tmp_path / ".a.zip.part", sink.end)
     xget_script.keep(listing.files[0], sink.finish(LARGE, content.crc))
@@ -551,12 +551,12 @@ def test_seventy_thousand_members(form: str, tmp_path: Path) -> None:
     """More than an end record of 16 bits counts; each is proven, and others find all of them."""
     names = [f"{TOP}{number}.dcm" for number in range(70_000)]
     listing = make_listing(row(name, len(name), "") for name in names)
-    part = xget_script.ZipPart(str(tmp_path / ".a.zip.part"), b"{}", (0, 33))
-    store = part if form == "stored" else xget_script.Nowhere()
+    part = xget_script.ZipPart(str(tmp_path / ".a.zip.part"), b"{}")
+    store = part if form == "stored" else None
     members = (Craft(name.encode(), name.encode(), form).parts()[0] for name in names)
     with xget_script.Digest() as digest:
         body = xget_script.ZipBody(itertools.chain(members, [EMPTY_ZIP]))
-        assert xget_script.prove(body, listing, store, digest) == {}
+        assert xget_script.prove(body, listing, store, digest) == set()
     assert body.flaw == "" and all(file.here for file in listing.files)
     if store is part:
         part.finish(listing.files, b"{}", True)
@@ -690,7 +690,7 @@ def test_each_byte_of_the_headers_inverted(compression: int, world: World, tmp_p
             files = xget_script.list_files(session.of(ACQ), rows)
             xget_script.name_files(session, files, False)
             listing = xget_script.Listing(session, ACQ, files)
-            part = xget_script.ZipPart(str(path), b"{}", (0, 33))
+            part = xget_script.ZipPart(str(path), b"{}")
             with xget_script.Digest() as digest:
                 for each in bodies:
                     xget_script.prove(xget_script.ZipBody([each]), listing, part, digest)
@@ -738,9 +738,9 @@ def test_xnats_own_archive_comes_out_under_xnats_own_names(name: str, tmp_path: 
     files = xget_script.list_files(session.of(ACQ), rows)
     xget_script.name_files(session, files, False)
     listing = xget_script.Listing(session, ACQ, files)
-    part = xget_script.ZipPart(str(tmp_path / ".a.zip.part"), b"{}", (0, 33))
+    part = xget_script.ZipPart(str(tmp_path / ".a.zip.part"), b"{}")
     with xget_script.Digest() as digest:
-        assert xget_script.prove(xget_script.ZipBody(in_pieces(body, 1)), listing, part, digest) == {}
+        assert xget_script.prove(xget_script.ZipBody(in_pieces(body, 1)), listing, part, digest) == set()
     part.finish(files, b"", True)
     part.place(str(tmp_path / "a.zip"))
     assert read_by_others((tmp_path / "a.zip").read_bytes(), tmp_path) == expected
@@ -756,7 +756,7 @@ def test_xnats_own_broken_archive_gives_what_is_whole_in_it(tmp_path: Path) -> N
     xget_script.name_files(session, files, False)
     listing = xget_script.Listing(session, ACQ, files)
     with xget_script.Digest() as digest:
-        xget_script.prove(xget_script.ZipBody([body]), listing, xget_script.Nowhere(), digest)
+        xget_script.prove(xget_script.ZipBody([body]), listing, None, digest)
     with zipfile.ZipFile(io.BytesIO(body)) as zip:
         whole = {info.filename for info in zip.infolist() if zip.read(info) == expected.get(info.filename)}
     assert {file.name for file in files if file.here} == whole < set(expected)
