@@ -11,12 +11,12 @@ import codecs
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Optional
 
 import pytest
+import warm
 
 FOLDER = os.environ.get("XGET_WINDOWS", "")  # windows.py sets it: the folder of Windows' Python
 WINE = bool(FOLDER)
@@ -136,7 +136,7 @@ def screen(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07", "", spaced)
 
 
-class Process(subprocess.Popen):  # type: ignore[type-arg]
+class Process(warm.Process):
     """A process whose output reads as on Linux, and that is waited for with this system's patience."""
 
     patience = PATIENCE
