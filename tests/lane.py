@@ -96,10 +96,8 @@ def python() -> list[str]:
 
 
 def program() -> list[str]:
-    """Name xget, as the first words of a command: as pip installed it, else the file by itself."""
-    installed = Path(sys.executable).with_name("xget")
-    file = Path(__file__).resolve().parent.parent / "xget"
-    return [*python(), str(installed if installed.exists() and not WINDOWS else file)]
+    """Name xget, as the first words of a command."""
+    return [*python(), str(Path(__file__).resolve().parent.parent / "xget")]
 
 
 def environment(home: Path) -> dict[str, str]:

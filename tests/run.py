@@ -57,7 +57,7 @@ def test(arguments: list[str]) -> int:
         ("ruff", "check", "."),
         ("mypy",),
         ("mypy", "--platform", "win32"),
-        ("pytest", "-q", "-n", os.environ.get("XGET_TEST_PROCESSES", "4"), *arguments),
+        ("pytest", "-q", "-n", os.environ.get("XGET_TEST_PROCESSES", "6"), *arguments),
     ]
     for name, *rest in steps:
         status = run(PYTHON, "-m", name, *rest)

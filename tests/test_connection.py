@@ -1033,3 +1033,10 @@ def test_a_server_that_vanishes_ends_in_one_line(match: str, xget: Xget, server:
     assert xget.files() == []
     with contextlib.suppress(OSError):
         server.stop()
+
+
+def test_retry_may_be_repeated_and_adds(xget: Xget, server: XnatServer) -> None:
+    server.fault("status", match="format=zip", status=503, times=2)
+    outcome = xget(*ONE, "-v", "-retry", "0", "-retry", "0.3")
+    assert outcome.status == 0
+    assert re.findall(r"again in ([\d.]+) s", outcome.err) == ["0", "0.3"]

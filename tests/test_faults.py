@@ -327,9 +327,10 @@ def listings() -> Iterable[Row]:
             {"size_listed": 1001, "md5": "f" * 32},
         ),
     ]:
+        instead = "another MD5 than listed" if id == "md5" else "1,000 bytes instead of"
         yield Row(f"stale-{id}", what, damaged, world=change("3.dcm", **oddity))._replace(
             status=1,
-            says=("3.dcm: missing: 1,000 bytes of other content",),
+            says=(f"3.dcm: missing: {instead}",),
             files=REST,
             lost=("1-TSE/resources/DICOM/files/3.dcm",),
         )
@@ -504,14 +505,14 @@ def identity() -> Iterable[Row]:
         strikes = (on(ZIP, "answer", **notice), on(ONE, "answer", **notice))
         text = f"a gateway answers every transfer with 200 and one notice, as {kind}"
         yield Row(f"notice-{id}", text, FAILS, strikes)._replace(
-            status=1, says=("1.dcm: missing: 23 bytes of other content than listed",), files=NOTHING
+            status=1, says=("1.dcm: missing: 23 bytes instead of 1,000",), files=NOTHING
         )
     damaged = "is damaged on the server: names it, keeps the rest as `.incomplete.zip`; status 1"
     for size in (0, 500):
         text = f"a file of 1,000 bytes has {size} on the server's disk, the others are right"
         yield Row(f"damaged-{size}", text, damaged, world=replace_on_disk(size))._replace(
             status=1,
-            says=(f"2.dcm: missing: {size} bytes of other content",),
+            says=(f"2.dcm: missing: {size} bytes instead of 1,000",),
             files=REST,
             lost=("1-TSE/resources/DICOM/files/2.dcm",),
         )

@@ -11,6 +11,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
+import importlib.machinery
+import importlib.util
 import json
 import os
 import socket
@@ -18,6 +20,7 @@ import subprocess
 import sys
 from typing import Any, NoReturn, Optional
 
+XGET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "xget")
 LIBRARIES = ("httplib2", "lxml.etree", "pyxnat", "pyxnat.core.derivatives", "requests")
 STARTS = ("PYTHON", "LC_", "LANG", "LD_")  # what decides how Python starts
 
@@ -39,10 +42,9 @@ class Process(subprocess.Popen):  # type: ignore[type-arg]
         streams = [own if own != -1 else number for number, own in enumerate((p2cread, c2pwrite, errwrite))]
         words = {"argv": args[1:], "env": env, "cwd": os.fspath(cwd or "."), "session": bool(session)}
         socket.send_fds(place, [json.dumps(words).encode()], streams)
-        answer = json.loads(place.recv(1 << 16))
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
         self._child_created = True
-        self.pid = answer["pid"]
+        self.pid = int(place.recv(100))
 
 
 def warm_place(args: Any, env: Optional[dict[str, str]]) -> Optional[socket.socket]:
@@ -73,8 +75,6 @@ def start() -> Optional[socket.socket]:
 
 def serve(number: int) -> None:
     """Fork for each message; returns in the child, to be ended as any Python is."""
-    import importlib
-
     for name in LIBRARIES:
         importlib.import_module(name)
     gc.freeze()
@@ -83,17 +83,19 @@ def serve(number: int) -> None:
         message, streams, *_ = socket.recv_fds(place, 1 << 20, 3)
         if not message:
             os._exit(0)
+        reading, writing = os.pipe()
         middle = os.fork()
         if middle == 0:
             child = os.fork()
             if child == 0:
                 place.close()
                 become(json.loads(message), streams)
-            place.send(json.dumps({"pid": child}).encode())
+            os.write(writing, str(child).encode())
             os._exit(0)
-        for stream in streams:
-            os.close(stream)
-        os.waitpid(middle, 0)
+        os.waitpid(middle, 0)  # from now on the child is the tests'
+        place.send(os.read(reading, 100))
+        for number in (reading, writing, *streams):
+            os.close(number)
 
 
 def become(words: dict[str, Any], streams: list[int]) -> NoReturn:
@@ -111,6 +113,8 @@ def become(words: dict[str, Any], streams: list[int]) -> NoReturn:
         stream = open(number, "w" if number else "r", encoding="utf-8", errors=errors, closefd=False)
         setattr(sys, name, stream)
     sys.argv = words["argv"]
-    import xget
-
+    loader = importlib.machinery.SourceFileLoader("xget", XGET)
+    xget: Any = importlib.util.module_from_spec(importlib.util.spec_from_loader("xget", loader))  # type: ignore[arg-type]
+    sys.modules["xget"] = xget
+    loader.exec_module(xget)
     sys.exit(xget.main())
