@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from conftest import Xget
-from xnat_server import World, XnatServer
+from xnat_server import Synthetic, World, XnatServer
 
 SCANS = ("-ass", "NONE", "-recon", "NONE")
 ACQ1 = ("-acq", "1", *SCANS)
@@ -674,3 +674,76 @@ def test_z_a_late_file_of_a_scan_without_a_type_lands_beside_the_others(xget: Xg
     assert xget("-s", "sess_1", "-z", "-acq", "3", *SCANS)[0] == 0
     folder = "sess_1/scans/3/resources/DICOM/files"
     assert tree(xget.folder) == {f"{folder}/1.dcm": b"1", f"{folder}/2.dcm": b"22"}
+
+
+# --- what a fresh reader of the file found ---------------------------------------------------------
+
+
+def listed_outside(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The listing of a server that, asked once more, names a file outside the folder."""
+    first = next(row for row in rows if row["URI"].endswith("/1.dcm"))
+    outside = first["URI"].replace("/files/1.dcm", "/files/../../../../../../outside.dcm")
+    return [*rows, {**first, "URI": outside, "Size": "7", "digest": ""}]
+
+
+@pytest.mark.parametrize("flags", [("-z",), ("-z", "-flat"), ()], ids=["-z", "-z -flat", "archive"])
+def test_a_name_that_only_the_second_listing_has_is_refused_too(
+    flags: tuple[str, ...], xget: Xget, world: World, server: XnatServer, tmp_path: Path
+) -> None:
+    name = "sess_1/scans/1-TSE/resources/DICOM/files/../../../../../../outside.dcm"
+    server.fault("add", match="format=zip", name=name, data=b"outside", times=None)
+    server.fault("listing", match=r"format=json", skip=1, edit=listed_outside, times=None)
+    outcome = xget("-s", "sess_1", "-acq", "1", "-ass", "NONE", "-recon", "NONE", "-retry", "NONE", *flags)
+    assert outcome.status == 1
+    assert "outside.dcm: missing: its name is unsafe as a path" in outcome.err
+    assert not list(tmp_path.rglob("outside.dcm"))
+
+
+def test_a_scan_whose_zip_is_asked_for_again_may_be_as_large_as_the_whole(
+    xget: Xget, world: World, server: XnatServer
+) -> None:
+    """A file of a scan with a comma comes in the ZIP of its resource, with all that is there already."""
+    scan = world.sessions()[0].scan("3,1", type="T1")
+    large = scan.resource(
+        "DICOM", {f"{n}.dcm": Synthetic(3_000_000, seed=n) for n in range(2)}, format="DICOM"
+    )
+    args = ("-s", "sess_1", "-acq", "3*", "-ass", "NONE", "-recon", "NONE", "-retry", "NONE")
+    assert xget(*args).status == 0
+    large.add("3.dcm", b"new")
+    outcome = xget(*args, "-update")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert read(xget.folder / "sess_1_acq.zip")["sess_1/scans/3,1-T1/resources/DICOM/files/3.dcm"] == b"new"
+
+
+def test_what_bears_no_word_of_its_origin_is_not_taken_for_this_sessions(
+    xget: Xget, world: World, server: XnatServer
+) -> None:
+    """Where neither size nor MD5 is listed, only its origin could tell whose a file of that name is."""
+    world.listed_sizes = False
+    for file in world.sessions()[0].scans[0].resources[0].files.values():
+        file.md5 = ""
+    entry = "sess_1/scans/1-TSE/resources/DICOM/files/1.dcm"
+    with zipfile.ZipFile(xget.folder / "sess_1_acq.incomplete.zip", "w") as file:
+        file.writestr(entry, b"somebody else's")
+    outcome = xget("-s", "sess_1", "-acq", "1", "-ass", "NONE", "-recon", "NONE")
+    assert outcome.status == 0
+    assert read(xget.folder / "sess_1_acq.zip")[entry] == bytes([1]) * 1000
+
+
+@pytest.mark.parametrize("part", ["a name", "a CRC", "an offset", "a size"])
+def test_verify_and_update_notice_a_directory_that_is_not_that_of_the_files(
+    part: str, xget: Xget, world: World, server: XnatServer
+) -> None:
+    args = ("-s", "sess_1", "-acq", "1", "-ass", "NONE", "-recon", "NONE")
+    assert xget(*args).status == 0
+    path = xget.folder / "sess_1_acq.zip"
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02") + {"a CRC": 16, "an offset": 42, "a size": 24, "a name": 50}[part]
+    data[at] ^= 1
+    path.write_bytes(data)
+    outcome = xget(*args, "-verify")
+    assert (outcome.status, path.read_bytes()) == (1, bytes(data))
+    assert re.search(r"1 DICOM \d.dcm: is not in the directory of the archive as it is", outcome.err)
+    assert xget(*args, "-update") == (0, "./sess_1_acq.zip\n", "")
+    assert xget(*args, "-verify").status == 0
+    assert [*read(path)] == [f"sess_1/scans/1-TSE/resources/DICOM/files/{n}.dcm" for n in range(1, 5)]
