@@ -277,6 +277,8 @@ def range_of(header: str, size: int) -> tuple[int, int]:
 
 
 def disposition(name: str) -> tuple[str, str]:
+    """Name the file that comes; Tomcat writes no control characters into a head."""
+    name = re.sub(r"[\x00-\x1f\x7f]", " ", name)
     return "Content-Disposition", f'attachment; filename="{name}";'
 
 
