@@ -124,9 +124,8 @@ class Bench:
 
     def arrives(self, pieces: Iterable[Any], among: Any = None) -> None:
         """Let a body arrive."""
-        with xget_script.Digest() as digest:
-            body = xget_script.ZipBody(pieces)
-            self.unlisted |= set(xget_script.prove(body, self.listing, self.store, digest, among))
+        body = xget_script.ZipBody(pieces)
+        self.unlisted |= set(xget_script.prove(body, self.listing, self.store, among))
 
     def close(self) -> None:
         self.store.close()
@@ -149,8 +148,7 @@ class Bench:
         found = read_agreed((self.top / ".a.zip.part").read_bytes())
         before = self.proven()
         self.begin()
-        with xget_script.Digest() as digest:
-            assert self.store.adopt(self.listing, digest, True) == set()
+        assert self.store.adopt(self.listing, True) == set()
         assert self.proven() == before, "what was kept is not taken over"
         return found
 
@@ -448,8 +446,7 @@ def test_cut_at_every_byte_keeps_each_file_that_had_come(form: str) -> None:
     body = write(members)
     for cut in range(len(body)):
         listing = make_listing(row(name, len(data), "") for name, data in FILES.items())
-        with xget_script.Digest() as digest:
-            xget_script.prove(xget_script.ZipBody([body[:cut]]), listing, None, digest)
+        xget_script.prove(xget_script.ZipBody([body[:cut]]), listing, None)
         assert [file.here for file in listing.files] == [end <= cut for end in ends], cut
 
 
@@ -513,9 +510,8 @@ def test_a_member_of_over_4_gib(deflated: bool, lie: int) -> None:
     content = Synthetic(LARGE, None)
     listing = make_listing([row(TOP + "a.dcm", LARGE + lie, "")])
     tracemalloc.start()
-    with xget_script.Digest() as digest:
-        body = xget_script.ZipBody(member_of(content, TOP + "a.dcm", deflated))
-        assert xget_script.prove(body, listing, None, digest) == set()
+    body = xget_script.ZipBody(member_of(content, TOP + "a.dcm", deflated))
+    assert xget_script.prove(body, listing, None) == set()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert (body.flaw, listing.files[0].here) == ("", lie == 0)
@@ -527,12 +523,11 @@ def test_an_archive_of_over_4_gib(tmp_path: Path) -> None:
     content = Synthetic(LARGE, None)
     listing = make_listing([row(TOP + "a.dcm", LARGE, ""), row(TOP + "b.dcm", 700, "")])
     part = xget_script.ZipPart(str(tmp_path / ".a.zip.part"), b"{}")
-    sink = part.open(listing.files[0], None, LARGE)  # nothing is written: a hole is full of zeros
+    sink = part.open(listing.files[0], LARGE)  # nothing is written: a hole is full of zeros
     os.truncate(tmp_path / ".a.zip.part", sink.end)
     xget_script.keep(listing.files[0], sink.finish(LARGE, content.crc))
-    with xget_script.Digest() as digest:
-        body = xget_script.ZipBody([write([Craft((TOP + "b.dcm").encode(), b"b" * 700)])])
-        xget_script.prove(body, listing, part, digest)
+    body = xget_script.ZipBody([write([Craft((TOP + "b.dcm").encode(), b"b" * 700)])])
+    xget_script.prove(body, listing, part)
     part.finish(listing.files, b"{}", True)
     part.place(str(tmp_path / "a.zip"))
     with zipfile.ZipFile(tmp_path / "a.zip") as zip:
@@ -542,8 +537,8 @@ def test_an_archive_of_over_4_gib(tmp_path: Path) -> None:
         }
         assert zip.infolist()[1].header_offset > LARGE and zip.read(TOP + "b.dcm") == b"b" * 700
     with (tmp_path / "a.zip").open("rb") as file:
-        member, _ = next(xget_script.ZipBody([file.read(1000)]).members())
-    assert (member.size, member.packed, member.sized) == (LARGE, LARGE, True)
+        member = next(xget_script.ZipBody([file.read(1000)]).members())
+    assert (member.entry.size, member.entry.packed, member.sized) == (LARGE, LARGE, True)
 
 
 @pytest.mark.parametrize("form", XNAT_FORMS)
@@ -554,9 +549,8 @@ def test_seventy_thousand_members(form: str, tmp_path: Path) -> None:
     part = xget_script.ZipPart(str(tmp_path / ".a.zip.part"), b"{}")
     store = part if form == "stored" else None
     members = (Craft(name.encode(), name.encode(), form).parts()[0] for name in names)
-    with xget_script.Digest() as digest:
-        body = xget_script.ZipBody(itertools.chain(members, [EMPTY_ZIP]))
-        assert xget_script.prove(body, listing, store, digest) == set()
+    body = xget_script.ZipBody(itertools.chain(members, [EMPTY_ZIP]))
+    assert xget_script.prove(body, listing, store) == set()
     assert body.flaw == "" and all(file.here for file in listing.files)
     if store is part:
         part.finish(listing.files, b"{}", True)
@@ -691,16 +685,15 @@ def test_each_byte_of_the_headers_inverted(compression: int, world: World, tmp_p
             xget_script.name_files(session, files, False)
             listing = xget_script.Listing(session, ACQ, files)
             part = xget_script.ZipPart(str(path), b"{}")
-            with xget_script.Digest() as digest:
-                for each in bodies:
-                    xget_script.prove(xget_script.ZipBody([each]), listing, part, digest)
+            for each in bodies:
+                xget_script.prove(xget_script.ZipBody([each]), listing, part)
             whole += all(file.here for file in files)
             part.finish(files, b"", True)
             archive = path.read_bytes()
             if archive not in known:
                 known[archive] = read_by_others(archive, tmp_path) if len(archive) > 22 else {}
             assert known[archive] == {f.name: expected[f.name] for f in files if f.here}, at
-            part.discard()
+            part.close(remove=True)
         assert all(file.here for file in files), at
     assert whole > len(headers(body)), "the directory and the dates of the server play no part"
 
@@ -739,8 +732,7 @@ def test_xnats_own_archive_comes_out_under_xnats_own_names(name: str, tmp_path: 
     xget_script.name_files(session, files, False)
     listing = xget_script.Listing(session, ACQ, files)
     part = xget_script.ZipPart(str(tmp_path / ".a.zip.part"), b"{}")
-    with xget_script.Digest() as digest:
-        assert xget_script.prove(xget_script.ZipBody(in_pieces(body, 1)), listing, part, digest) == set()
+    assert xget_script.prove(xget_script.ZipBody(in_pieces(body, 1)), listing, part) == set()
     part.finish(files, b"", True)
     part.place(str(tmp_path / "a.zip"))
     assert read_by_others((tmp_path / "a.zip").read_bytes(), tmp_path) == expected
@@ -755,8 +747,7 @@ def test_xnats_own_broken_archive_gives_what_is_whole_in_it(tmp_path: Path) -> N
     files = xget_script.list_files(session.of(ACQ), rows)
     xget_script.name_files(session, files, False)
     listing = xget_script.Listing(session, ACQ, files)
-    with xget_script.Digest() as digest:
-        xget_script.prove(xget_script.ZipBody([body]), listing, None, digest)
+    xget_script.prove(xget_script.ZipBody([body]), listing, None)
     with zipfile.ZipFile(io.BytesIO(body)) as zip:
         whole = {info.filename for info in zip.infolist() if zip.read(info) == expected.get(info.filename)}
     assert {file.name for file in files if file.here} == whole < set(expected)
