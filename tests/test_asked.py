@@ -1228,10 +1228,17 @@ TABLES: dict[str, tuple[str, str]] = {
     "a comment in front": ("# exported today\nlabel\nP02\n", "P02"),
     "a comma in a cell": ('note,label\n"one, two",P02\n', "P02"),
     "a line break in a cell": ('note,label\n"one\ntwo",P02\n', "P02"),
-    "a short row": ("note,label\nshort\nx,P02\n", "P02"),
     "no heading: a LIST a line": ("P02,P03\nP09\n", "P02 P03 P09"),
     "a label that is nearly a heading": ("P02,Id\n", "P02 Id"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["note,label\nshort\nx,P02\n", "ID,label\n,P03\n"], ids=["short", "empty"])
+def test_a_row_of_a_table_that_names_no_session_is_no_silent_gap(xget: Xget, study: Any, text: str) -> None:
+    (xget.folder / "table").write_text(text)
+    outcome = xget("-f", "table", "-proj", "STUDY", "-list")
+    assert outcome.status == 2
+    assert re.fullmatch(r"xget: -f table: has a row without (label|ID): (short|,P03)\n", outcome.err)
 
 
 @pytest.mark.parametrize(("text", "expected"), TABLES.values(), ids=list(TABLES))
