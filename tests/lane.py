@@ -41,13 +41,14 @@ LEFT_OUT = {
 
 # Tests of the other modules that are POSIX's own, by a pattern of their ID.
 POSIX_ONLY = {
-    r"a_link_that_the_user_put|symlink|dead_link|loop_of_links|_a_pipe_": "links need rights of their own",
-    r"-15\]|-TERM\]|-HUP\]": "Windows knows no signal but Ctrl-C and Ctrl-Break",
+    r"a_link_that_the_user_put|symlink|dead.link|-loop\]|loop_of_links|_a_pipe_": "links need rights of their own",
+    r"-15\]|TERM\]|HUP\]|_a_signal_.*(\[|-)15?\]": "Windows knows no signal but Ctrl-C and Ctrl-Break",
     r"lockless": "takes the locks from POSIX's module",
     r"full_disk": "Wine says 'Invalid argument' of a full disk",
     r"turns_read_only|readable_by_others|_others_can_read": "permissions are POSIX's",
     r"goes_away": "nobody can remove a folder in which a file is open",
     r"needs_no_module_of_posix|pass_file_is_in_userprofile": "imitates Windows",
+    r"cannot_be_decoded": "its words and lines are no bytes",
     r"executable|takes_no_file_after_all": "bits and folders of POSIX",
     r"while_standard_input_is_awaited": "Windows hears Ctrl-C when the pipe ends",
 }

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lane
 import pytest
 from conftest import Xget
 from launch import Terminal
@@ -390,7 +391,7 @@ REFUSED = {
 def test_a_refused_log_in_names_the_source_of_its_password(
     argv: str, env: str, file: str, netrc: str, source: str, xget: Xget, server: XnatServer
 ) -> None:
-    known = {"url": server.url, "home": xget.home}
+    known = {"url": server.url, "home": lane.plain(lane.windows_path(xget.home))}
     for name, text in ((".xnatPass", file), (".netrc", netrc)):
         if text:
             write_private(xget.home / name, text.format(**known))

@@ -167,7 +167,7 @@ def assert_ended(process: Any, number: signal.Signals, server: XnatServer) -> bo
     return bool(process.returncode in (0, -number))
 
 
-@pytest.mark.parametrize("seed", range(KILLS))
+@pytest.mark.parametrize("seed", range(KILLS), ids=lambda seed: f"{seed}-{STRIKES[seed % len(STRIKES)][1]}")
 def test_stopped_at_any_moment(seed: int, xget: Xget, world: World, server: XnatServer) -> None:
     """What bears a final name is whole; it is prompt and logs out; the next run asks for the rest alone."""
     mode, name = STRIKES[seed % len(STRIKES)]
