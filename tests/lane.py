@@ -41,7 +41,7 @@ LEFT_OUT = {
 
 # Tests of the other modules that are POSIX's own, by a pattern of their ID.
 POSIX_ONLY = {
-    r"a_link_that_the_user_put|symlink|dead.link|-loop\]|loop_of_links|_a_pipe_": "links need rights of their own",
+    r"a_link_that_the_user_put|symlink|dead.link|-loop\]|loop_of_links|_a_pipe_": "links need rights",
     r"-15\]|TERM\]|HUP\]|_a_signal_.*(\[|-)15?\]": "Windows knows no signal but Ctrl-C and Ctrl-Break",
     r"lockless": "takes the locks from POSIX's module",
     r"full_disk": "Wine says 'Invalid argument' of a full disk",
