@@ -30,6 +30,7 @@ GATE_ONLY = "test_windows or test_manual or test_z_"
 LEFT_OUT = {
     "test_bench": "measures",
     "test_install": "the wheel is installed by test_windows",
+    "test_machines": "disks, users and locales of the Unix kind",
     "test_nightly": "shells and cron",
     "test_other_clients": "no run of xget",
     "test_property": "runs in the process of the tests",
@@ -42,13 +43,18 @@ LEFT_OUT = {
 # Tests of the other modules that are POSIX's own, by a pattern of their ID.
 POSIX_ONLY = {
     r"a_link_that_the_user_put|symlink|dead.link|-loop\]|loop_of_links|_a_pipe_": "links need rights",
-    r"-15\]|TERM\]|HUP\]|_a_signal_.*(\[|-)15?\]": "Windows knows no signal but Ctrl-C and Ctrl-Break",
+    r"-15\]|(TERM|HUP)[-\]]|_a_signal_.*(\[|-)15?\]": "Windows knows no signal but Ctrl-C and Ctrl-Break",
     r"lockless": "takes the locks from POSIX's module",
-    r"full_disk": "Wine says 'Invalid argument' of a full disk",
+    r"full_disk|disk_that_fills_up": "Wine says 'Invalid argument' of a full disk",
     r"turns_read_only|readable_by_others|_others_can_read": "permissions are POSIX's",
     r"goes_away": "nobody can remove a folder in which a file is open",
     r"needs_no_module_of_posix|pass_file_is_in_userprofile": "imitates Windows",
     r"cannot_be_decoded": "its words and lines are no bytes",
+    r"no_answer_asks_nothing": "keys are read one by one: see test_windows",
+    r"firewall_says|all_odd_files_come": "names that Windows refuses: see test_windows",
+    r"a_second_signal": "how a second Ctrl-C ends a program is Windows' own",
+    r"gzip_bomb": "counts Wine's memory too",
+    r"lacks_a_letter": "what goes into a pipe is UTF-8",
     r"executable|takes_no_file_after_all": "bits and folders of POSIX",
     r"while_standard_input_is_awaited": "Windows hears Ctrl-C when the pipe ends",
 }

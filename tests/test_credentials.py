@@ -580,7 +580,7 @@ class TestPrompt:
         assert Path(out.strip()) == Path("sess_1_acq.zip")
 
     def test_a_wrong_password_is_tried_once(self, xget: Xget, server: XnatServer) -> None:
-        terminal = Terminal(xget, "-host", xget.url, "-u", "admin", *ASK, login=False)
+        terminal = Terminal(xget, "-host", xget.url, "-u", "admin", *ASK, columns=160, login=False)
         terminal.wait_for("admin")
         terminal.type("wrong\n")
         status, _, shown = terminal.finish()

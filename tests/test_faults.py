@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
+import lane
 import pytest
 from conftest import Xget
 from truth import assert_earned, hidden, read_tree, read_zip, truth
@@ -417,7 +418,7 @@ def members() -> Iterable[Row]:
         ("control", "sess_1/scans/1-TSE/resources/DICOM/files/a\x1b[2Jb", 0),
     ]:
         strike = (on(ZIP, "add", name=bad, data=b"/etc/passwd", mode=mode, first=True),)
-        shown = re.escape(bad.replace("\x1b", "\\x1b").replace("\\", "\\"))
+        shown = re.escape(lane.plain(bad.replace("\x1b", "\\x1b")))
         yield Row(f"hostile-{id}", f"a member with a hostile name ({id})", hostile, strike)._replace(
             status=1, says=(shown,), files=REST
         )

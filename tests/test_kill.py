@@ -204,7 +204,7 @@ def test_stopped_at_any_moment(seed: int, xget: Xget, world: World, server: Xnat
 # --- at every moment of a replacement ---------------------------------------------------------------
 
 DIE = """
-import os, signal, sys
+import os, sys
 top, mark, left = os.path.realpath(os.getcwd()), os.environ["XGET_DIE_MARK"], int(os.environ["XGET_DIE_AT"])
 
 def counted(call):
@@ -212,7 +212,7 @@ def counted(call):
         global left
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), 9)
         with real_open(mark, "a") as file:
             file.write("x")
         return call(*args, **more)
@@ -258,7 +258,7 @@ class Replacement:
         self.xget.env.update(PYTHONPATH=self.site, XGET_DIE_MARK=str(self.mark), XGET_DIE_AT=str(at))
         done = self.xget(*QUICK, "-z", "-overwrite", "-s", "one", "-j", "1")
         self.xget.env.clear()
-        assert done.status == (-signal.SIGKILL if at else 0)
+        assert done.status in ((-9, 9) if at else (0,))  # 9 is Windows' form of it
         return len(self.mark.read_text())
 
     def folders(self) -> dict[str, dict[str, bytes]]:

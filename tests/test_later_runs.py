@@ -94,7 +94,7 @@ def test_an_incomplete_archive_of_other_constraints_is_left(
     server.faults.clear()
     outcome = xget("-s", "sess_1", "-acq", "2", "-retry", "NONE", *SCANS)
     assert outcome.status == 1
-    assert "sess_1_acq.incomplete.zip: exists, and was made without -acq 2; remove it" in outcome.err
+    assert "sess_1_acq.incomplete.zip: exists, and was made with -acq 1; remove it" in outcome.err
     assert (xget.folder / "sess_1_acq.incomplete.zip").read_bytes() == kept
     assert xget("-s", "sess_1", "-acq", "1", *SCANS) == (0, "./sess_1_acq.zip\n", "")
     assert xget.files() == ["sess_1_acq.zip"]

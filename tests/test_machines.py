@@ -250,7 +250,7 @@ def test_a_file_system_without_locks_serves(
 def test_a_file_system_without_fsync_serves(
     xget: Xget, world: World, machine: Callable[[str], None], number: str, way: tuple[str, ...]
 ) -> None:
-    none = "import ctypes\nclass Library:\n    def __init__(self, *_): pass\nctypes.CDLL = Library"
+    none = "import ctypes\nclass Library:\n    def __init__(self, *_, **__): pass\nctypes.CDLL = Library"
     machine(refusing(f"refusing(os, 'fsync', errno.{number})", none))
     assert xget(*SCANS, *way).status == 0
     assert found(xget, way) == truth(first(world), "acq")

@@ -6,6 +6,7 @@ import json
 import socket
 from typing import Callable
 
+import lane
 import pytest
 from conftest import Outcome, Xget
 from truth import read_tree, read_zip, truth
@@ -22,6 +23,11 @@ ODD = {
     "isolate": "\u2066",
 }
 EACH = pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+
+
+def escaped(odd: str) -> str:
+    """How a message shows such a character."""
+    return str(lane.plain(repr(odd)[1:-1]))
 
 
 def assert_clean(*texts: str) -> None:
@@ -54,7 +60,7 @@ def test_a_label_is_printed_and_becomes_a_file_name_with_an_underscore(
     assert_lines(outcome)
     assert "sess_1_acq.zip" in xget.files()
     if odd in "\n\x7f":  # a control character that no path may hold
-        assert outcome.status == 1 and "xget: la\\" in outcome.err
+        assert outcome.status == 1 and f"xget: la{escaped(odd)}" in outcome.err
         return
     assert sorted(outcome.out.splitlines()) == ["./la_bel_acq.zip", "./sess_1_acq.zip"]
     assert (outcome.status, outcome.err) == (0, "")
@@ -79,7 +85,7 @@ def test_what_there_is_instead_is_escaped(xget: Xget, world: World, odd: str) ->
     for args in (("-proj", "odd", "-subj", "nosuch"), ("-s", f"no{odd}such"), ("-proj", f"no{odd}such")):
         outcome = xget(*args, *QUICK)
         assert_lines(outcome)
-        assert outcome.status in (1, 4) and repr(odd)[1:-1] in outcome.err
+        assert outcome.status in (1, 4) and escaped(odd) in outcome.err
 
 
 @EACH
@@ -92,7 +98,7 @@ def test_a_file_that_bears_it_is_in_the_archive_or_named(xget: Xget, world: Worl
     if outcome.status == 0:
         assert read_zip(xget.folder / "sess_1_acq.zip") == truth(session, "acq")
     else:
-        assert odd in "\n\x7f" and f"1 DICOM fi{repr(odd)[1:-1]}le.dcm: missing" in outcome.err
+        assert odd in "\n\x7f" and f"1 DICOM fi{escaped(odd)}le.dcm: missing" in outcome.err
     outcome = xget(*args, "-z")
     assert_lines(outcome)
     assert outcome.status == (0 if odd == "\u200b" else 1)

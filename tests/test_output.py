@@ -263,7 +263,7 @@ def test_each_wait_is_said_on_a_terminal(host: str, says: str, xget: Xget) -> No
         taken.bind(("127.0.0.1", 0))
         url = host.format(port=taken.getsockname()[1])
         words = ("-host", url, "-u", "admin", "-p", "admin", *ONE, "-retry", "0.1,0.2")
-        status, _, shown = Terminal(xget, *words, login=False).finish()
+        status, _, shown = Terminal(xget, *words, columns=160, login=False).finish()
         waits = [line for line in shown.splitlines() if "; again in " in line]
         assert status == 3
         assert [line.rpartition(" again in ")[2] for line in waits] == ["0.1 s", "0.2 s"]
