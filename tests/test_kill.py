@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
+import lane
 import pytest
 from conftest import Xget
 from truth import hidden, read_tree, read_zip, truth
@@ -36,7 +37,7 @@ MODES = {
 }
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")
 STRIKES = list(itertools.product(MODES, SIGNALS))
-PROMPT = 2 + 3  # seconds: two are promised, the rest is for a machine under load
+PROMPT = 2 + 3 * lane.PATIENCE  # seconds: two are promised, the rest is for a machine under load
 QUICK = ("-proj", "p", "-retry", "0.1,0.1", "-timeout", "5")
 Found = dict[str, dict[str, bytes]]
 

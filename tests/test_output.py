@@ -253,7 +253,7 @@ def test_a_terminal_is_told_what_was_skipped(xget: Xget) -> None:
 @pytest.mark.parametrize(
     ("host", "says"),
     [
-        ("http://no-such-host.invalid", "no connection: [^\n]*(known|resol)"),
+        ("http://no-such-host.invalid", "no connection: [^\n]*(known|resol|getaddrinfo)"),
         ("http://127.0.0.1:{port}", "no connection: Connection refused"),
     ],
     ids=["a misspelt host", "a server that is down"],
