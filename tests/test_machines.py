@@ -769,3 +769,29 @@ def test_an_archive_of_thousands_of_bytes_of_comment_is_no_trap(xget: Xget, vict
     assert outcome.status == 1
     assert_lines(outcome, "sess_1_acq.zip: exists")
     assert re.search("-overwrite", outcome.err)
+
+
+def test_ctrl_c_while_a_name_takes_long_to_be_looked_up(
+    xget: Xget, server: XnatServer, machine: Callable[[str], None], tmp_path: Path
+) -> None:
+    """A network that is gone: the log-out needs a connection, and its name may take a minute."""
+    gone = tmp_path / "gone"
+    machine(
+        "import os, socket, time\n"
+        "real = socket.getaddrinfo\n"
+        "def slow(*args, **more):\n"
+        f"    time.sleep(12 if os.path.exists({str(gone)!r}) else 0)\n"
+        "    return real(*args, **more)\n"
+        "socket.getaddrinfo = slow\n"
+    )
+    server.fault("silence", match="format=zip", seconds=60, times=None)
+    process = xget.start(*SCANS)
+    end = time.monotonic() + 30
+    while not any("format=zip" in each.path for each in list(server.requests)) and time.monotonic() < end:
+        time.sleep(0.02)
+    gone.touch()
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "xget: interrupted\n")
+    assert time.monotonic() - begun < 2 + 3  # two are promised, the rest is for a machine under load
