@@ -743,7 +743,7 @@ def test_verify_and_update_notice_a_directory_that_is_not_that_of_the_files(
     path.write_bytes(data)
     outcome = xget(*args, "-verify")
     assert (outcome.status, path.read_bytes()) == (1, bytes(data))
-    assert re.search(r"1 DICOM \d.dcm: is not in the directory of the archive as it is", outcome.err)
+    assert re.search(r"1 DICOM \d.dcm: is not what the directory of the archive shows", outcome.err)
     assert xget(*args, "-update") == (0, "./sess_1_acq.zip\n", "")
     assert xget(*args, "-verify").status == 0
     assert [*read(path)] == [f"sess_1/scans/1-TSE/resources/DICOM/files/{n}.dcm" for n in range(1, 5)]
