@@ -26,7 +26,7 @@ def names(path: Path) -> list[str]:
         return [name.rpartition("/")[2] for name in file.namelist()]
 
 
-def lose(server: XnatServer, name: str, listed: Any = None) -> None:
+def lose(server: XnatServer, name: str) -> None:
     """Let the server lose a file that it lists."""
     server.fault("missing", match="format=zip", member=name, times=None)
     server.fault("status", match=f"files/{name}", status=404, times=None)
