@@ -65,7 +65,7 @@ def test_what_needs_no_server_imports_nothing_for_servers(
     xget.env["PYTHONPROFILEIMPORTTIME"] = "1"
     outcome = xget(*arguments, login=False)
     assert outcome.status == status
-    assert "argparse" in imported(outcome.err)
+    assert "contextlib" in imported(outcome.err)
     assert not imported(outcome.err) & LIBRARIES
     assert server.requests == []
 
