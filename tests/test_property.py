@@ -26,7 +26,7 @@ import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -776,6 +776,48 @@ def golden_listing(expected: dict[str, bytes]) -> tuple[Any, list[tuple[str, str
     root = f'<xnat:MRSession ID="X" label="{label}" xmlns:xnat="http://nrg.wustl.edu/xnat">'
     document = f"{root}<xnat:scans>{scans}</xnat:scans></xnat:MRSession>"
     return xget_script.parse_session(document.encode()), rows
+
+
+# --- bodies in chunks ------------------------------------------------------------------------------
+
+
+CHUNKED = st.lists(st.tuples(st.binary(min_size=1, max_size=40), st.sampled_from(["", ";a=b", ';a="\\n"'])))
+TRAILERS = st.sampled_from([b"", b"A: b\r\n", b"A: b\r\nC: d\r\n"])
+
+
+def blocks(body: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
+    """The body as it may come from a socket: cut anywhere."""
+    ends = sorted({cut for cut in cuts if 0 < cut < len(body)} | {len(body)})
+    return (body[start:end] for start, end in zip([0, *ends], ends) if start < end)
+
+
+@settings(max_examples=CASES // 5, deadline=None)
+@given(CHUNKED, TRAILERS, st.booleans(), st.lists(st.integers(0, 2000)))
+def test_chunks_hold_what_was_put_into_them(
+    chunks: list[tuple[bytes, str]], trailers: bytes, upper: bool, cuts: list[int]
+) -> None:
+    """Wherever the network cuts them (RFC 9112 7.1); a body that ends early is one that is refused."""
+    form = "%X" if upper else "%x"
+    data = b"".join((form % len(data) + more).encode() + b"\r\n" + data + b"\r\n" for data, more in chunks)
+    body = data + b"0\r\n" + trailers + b"\r\n"
+    whole = b"".join(data for data, _ in chunks)
+    came = blocks(body, cuts)
+    assert b"".join(xget_script.unchunked(came)) == whole
+    assert next(came, None) is None  # the connection is at the end of the answer, and can serve again
+    found = bytearray()
+    with pytest.raises(OSError, match="ends early"):
+        for piece in xget_script.unchunked(blocks(data, cuts)):
+            found += piece
+    assert found == whole  # what came before is not lost
+
+
+@settings(max_examples=CASES // 5, deadline=None)
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200)))
+def test_what_is_no_chunk_is_refused(noise: bytes, cuts: list[int]) -> None:
+    """The connection calls both errors a lost answer, which is asked for again."""
+    with suppress(OSError, ValueError):
+        found = b"".join(xget_script.unchunked(blocks(noise, cuts)))
+        assert len(found) < len(noise)
 
 
 # --- whole runs ------------------------------------------------------------------------------------
