@@ -684,6 +684,13 @@ def test_verify_proves_what_is_there_and_says_its_paths(
     assert (transfers(server), on_disk(xget.folder)) == ([], before)
 
 
+def twice(path: Path, end: str) -> None:
+    """Append a second member of the same name, so that readers of the ZIP would take this one."""
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
+        [name] = [each for each in archive.namelist() if each.endswith(end)]
+        archive.writestr(name, b"other")
+
+
 DAMAGES: dict[str, tuple[Any, str]] = {
     "a file is missing": (lambda path: without(path, "files/2.dcm"), r"1 DICOM 2\.dcm: .*"),
     "a file differs, of the same size": (
@@ -695,6 +702,11 @@ DAMAGES: dict[str, tuple[Any, str]] = {
     "a byte is inverted": (
         lambda path: path.write_bytes(path.read_bytes().replace(b"\x04" * 1000, b"\x04" * 999 + b"!")),
         r"1 DICOM 4\.dcm: damaged: .*",
+    ),
+    "a file is there twice": (lambda path: twice(path, "files/4.dcm"), r"1 DICOM 4\.dcm: .*"),
+    "the directory names another file": (
+        lambda path: path.write_bytes(path.read_bytes()[::-1].replace(b"mcd.4/", b"mcd.7/", 1)[::-1]),
+        r"1 DICOM 4\.dcm: is not what the directory of the archive shows",
     ),
     "an archive is not there": (lambda path: path.unlink(), r"\./sess_1_acq\.zip: is not there"),
     "no ZIP": (lambda path: path.write_bytes(b"no"), r"\./sess_1_acq\.zip: exists, and is no whole ZIP.*"),
