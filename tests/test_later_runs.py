@@ -129,6 +129,54 @@ def test_z_an_overwrite_that_was_not_finished_hinders_no_later_one(
     assert [name for name in xget.files() if re.search(r"(^|/)\.(?!xget$)", name)] == []
 
 
+@pytest.mark.parametrize("content", [b"x" * 1000, b"shorter"], ids=["as long", "shorter"])
+def test_z_what_an_unfinished_overwrite_had_brought_is_proven_again(
+    content: bytes, xget: Xget, world: World, server: XnatServer
+) -> None:
+    """The server may have changed it since."""
+    again = ("-s", "sess_1", "-z", "-overwrite", "-retry", "NONE", *SCANS)
+    assert xget(*again).status == 0
+    lose(server, "4.dcm")
+    assert xget(*again).status == 1
+    server.faults.clear()
+    world.sessions()[0].scans[0].resources[0].add("2.dcm", content)
+    server.clear()
+    assert xget(*again) == (0, "./sess_1\n", "")
+    assert (xget.folder / SCAN_1 / "2.dcm").read_bytes() == content
+    assert not any("files/1.dcm" in each for each in asked(server))
+
+
+@pytest.mark.parametrize("flags", [("-acq", "1"), ("-q", "usable")], ids=" ".join)
+def test_an_incomplete_archive_that_holds_more_is_left(
+    flags: tuple[str, ...], xget: Xget, server: XnatServer
+) -> None:
+    """Never is it replaced by one that holds less."""
+    lose(server, "3.dcm")
+    assert xget("-s", "sess_1", *SCANS).status == 1
+    kept = (xget.folder / "sess_1_acq.incomplete.zip").read_bytes()
+    server.faults.clear()
+    outcome = xget("-s", "sess_1", *flags, *SCANS)
+    says = f"sess_1_acq.incomplete.zip: exists, and was made without {' '.join(flags)}; remove it"
+    assert outcome.status == 1 and says in outcome.err
+    assert (xget.folder / "sess_1_acq.incomplete.zip").read_bytes() == kept
+    server.clear()
+    assert xget("-s", "sess_1", *SCANS) == (0, "./sess_1_acq.zip\n", "")
+    assert {each.rpartition("/")[2] for each in asked(server)} == {"3.dcm"}
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_a_resource_that_cannot_be_asked_for_costs_no_other(
+    status: int, xget: Xget, world: World, server: XnatServer
+) -> None:
+    """It is counted and lists nothing, and what it holds does not come either."""
+    server.fault("listing", match="files.format=json", times=None, edit=unlist_scan_2)
+    lost = world.sessions()[0].scans[1].resources[0].id
+    server.fault("status", match=rf"resources/{lost}/files\?format=zip", status=status, times=None)
+    outcome = xget("-s", "sess_1", "-retry", "NONE", *SCANS)
+    assert outcome.status == 1 and f"2 DICOM: the server answered {status}" in outcome.err
+    assert names(xget.folder / "sess_1_acq.incomplete.zip") == ["1.dcm", "2.dcm", "3.dcm", "4.dcm"]
+
+
 @pytest.mark.parametrize("flags", [(), ("-overwrite",)], ids=["plain", "-overwrite"])
 def test_an_archive_that_appears_during_the_transfer(
     flags: tuple[str, ...], xget: Xget, server: XnatServer

@@ -505,6 +505,7 @@ def test_a_reader_that_leaves_is_met_with_silence(
     process = xget.start(*argv, stdout=writer)
     os.close(writer)
     _, _, err = done(process)
+    assert process.returncode == (1 if "-s" in argv else 0)  # what was asked for did not come
     assert "ipe" not in err
     assert err == "" or "-v" in argv
     assert server.site.logins.sessions == {}

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from conftest import XGET, Xget
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from truth import assert_earned, truth
 from xnat_server import Synthetic, World, XnatServer
@@ -813,6 +813,8 @@ def test_chunks_hold_what_was_put_into_them(
 
 @settings(max_examples=CASES // 5, deadline=None)
 @given(st.binary(max_size=200), st.lists(st.integers(0, 200)))
+@example(b"-4\r\nfour\r\n0\r\n\r\n", [])
+@example(b"f" * 17 + b"\r\nfour\r\n0\r\n\r\n", [])
 def test_what_is_no_chunk_is_refused(noise: bytes, cuts: list[int]) -> None:
     """The connection calls both errors a lost answer, which is asked for again."""
     with suppress(OSError, ValueError):
