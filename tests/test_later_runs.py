@@ -146,22 +146,23 @@ def test_z_what_an_unfinished_overwrite_had_brought_is_proven_again(
     assert not any("files/1.dcm" in each for each in asked(server))
 
 
-@pytest.mark.parametrize("flags", [("-acq", "1"), ("-q", "usable")], ids=" ".join)
-def test_an_incomplete_archive_that_holds_more_is_left(
-    flags: tuple[str, ...], xget: Xget, server: XnatServer
+def test_an_incomplete_archive_that_holds_more_serves_and_is_left(
+    xget: Xget, world: World, server: XnatServer
 ) -> None:
-    """Never is it replaced by one that holds less."""
+    """Never is it replaced by one that holds less; what both hold serves the next run."""
     lose(server, "3.dcm")
     assert xget("-s", "sess_1", *SCANS).status == 1
     kept = (xget.folder / "sess_1_acq.incomplete.zip").read_bytes()
-    server.faults.clear()
-    outcome = xget("-s", "sess_1", *flags, *SCANS)
-    says = f"sess_1_acq.incomplete.zip: exists, and was made without {' '.join(flags)}; remove it"
-    assert outcome.status == 1 and says in outcome.err
+    server.requests.clear()
+    outcome = xget("-s", "sess_1", "-acq", "1", *SCANS)
+    assert outcome.status == 1 and "sess_1_acq.incomplete.zip: is in the way, and holds more" in outcome.err
+    assert asked(server) == []  # but for 3.dcm, which is refused
     assert (xget.folder / "sess_1_acq.incomplete.zip").read_bytes() == kept
+    server.faults.clear()
     server.clear()
     assert xget("-s", "sess_1", *SCANS) == (0, "./sess_1_acq.zip\n", "")
     assert {each.rpartition("/")[2] for each in asked(server)} == {"3.dcm"}
+    assert xget.files() == ["sess_1_acq.zip"]
 
 
 @pytest.mark.parametrize("status", [403, 500])
