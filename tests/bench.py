@@ -182,6 +182,7 @@ TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sy
 
 
 def xget(job: Job, *more: str) -> list[Command]:
+    """Without -j, xget takes two transfers at once."""
     which = ["-s", ",".join(job.sessions), "-j", str(job.at_once), "-o", str(job.folder)]
     which += [] if job.derived else ["-ass", "NONE", "-recon", "NONE"]
     return [[PYTHON, str(XGET), *which, *(["-z"] if job.extract else []), *more]]
@@ -494,32 +495,46 @@ def measure_present(bench: Bench) -> Section:
     return Section(f"{count:,} sessions, {3 * count:,} archives, all there already", costs)
 
 
-def measure_zip(bench: Bench) -> Section:
+def measure_zip(bench: Bench, scans: int = 1) -> Section:
     """Fetch one archive, and (curl alone does not) prove that it is whole."""
     count, size = bench.scaled(4000), 500_000
     rows = [
         Row("curl, sync", curl),
         Row("curl, sync, unzip -tq", curl_proven),
-        Row("xget", xget, Promise(ratio=1.3)),
+        Row("xget -j 1", xget),
+        Row("xget", varied(xget, at_once=2), Promise(ratio=1.3)),
         *other_rows(),
         Row("xnatctl --verify", lambda job: xnatctl(job, "--verify")),
     ]
-    with Site(large_world, count, size) as site:
+    with Site(large_world, count, size, scans) as site:
         costs = bench.compare(rows, site, expected=count)
-    return Section(f"one archive of {count:,} stored files with MD5, {readable(count * size)}", costs)
+    title = f"one archive of {count:,} stored files with MD5, {readable(count * size)}"
+    return Section(f"{title}, in {scans} scan{'s' * (scans != 1)}", costs)
 
 
-def measure_extract(bench: Bench) -> Section:
+def measure_zip_of_scans(bench: Bench) -> Section:
+    """Fetch such an archive of a session with several scans, which xget asks for two at a time."""
+    return measure_zip(bench, scans=8)
+
+
+def measure_extract(bench: Bench, scans: int = 1) -> Section:
     """Fetch the files of one archive into folders."""
     count, size = bench.scaled(4000), 250_000
     rows = [
         Row("curl, unzip -q, sync", curl),
-        Row("xget -z", xget, Promise(ratio=0.6)),
+        Row("xget -z -j 1", xget),
+        Row("xget -z", varied(xget, at_once=2), Promise(ratio=0.6)),
         *other_rows(),
     ]
-    with Site(large_world, count, size) as site:
+    with Site(large_world, count, size, scans) as site:
         costs = bench.compare(rows, site, Job(extract=True), count)
-    return Section(f"{count:,} files with MD5, {readable(count * size)}", costs)
+    title = f"{count:,} files with MD5, {readable(count * size)}"
+    return Section(f"{title}, in {scans} scan{'s' * (scans != 1)}", costs)
+
+
+def measure_extract_of_scans(bench: Bench) -> Section:
+    """Fetch the files of a session with several scans into folders."""
+    return measure_extract(bench, scans=8)
 
 
 def measure_memory(bench: Bench) -> Section:
@@ -605,7 +620,9 @@ PARTS: dict[str, Callable[[Bench], Section]] = {
     "start": measure_start,
     "present": measure_present,
     "zip": measure_zip,
+    "zip8": measure_zip_of_scans,
     "extract": measure_extract,
+    "extract8": measure_extract_of_scans,
     "memory": measure_memory,
     "many": measure_many,
     "scans": measure_scans,
