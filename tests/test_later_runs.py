@@ -115,17 +115,24 @@ def test_a_zip_of_the_users_own_at_the_name_of_an_incomplete_one_is_left(
     assert own.read_bytes() == before
 
 
+AGAIN = ("-s", "sess_1", "-z", "-overwrite", "-retry", "NONE", *SCANS)
+
+
+def unfinished_overwrite(xget: Xget, server: XnatServer) -> None:
+    """Extract a session, and lose a file while it is to be replaced."""
+    assert xget(*AGAIN).status == 0
+    lose(server, "4.dcm")
+    assert xget(*AGAIN).status == 1
+    server.faults.clear()
+
+
 def test_z_an_overwrite_that_was_not_finished_hinders_no_later_one(
     xget: Xget, world: World, server: XnatServer
 ) -> None:
     """Whatever lies between: here a run that replaces something else."""
-    again = ("-s", "sess_1", "-z", "-overwrite", "-retry", "NONE", *SCANS)
-    assert xget(*again).status == 0
-    lose(server, "4.dcm")
-    assert xget(*again).status == 1
-    server.faults.clear()
-    assert xget(*again, "-acq", "2").status == 0
-    assert xget(*again) == (0, "./sess_1\n", "")
+    unfinished_overwrite(xget, server)
+    assert xget(*AGAIN, "-acq", "2").status == 0
+    assert xget(*AGAIN) == (0, "./sess_1\n", "")
     assert [name for name in xget.files() if re.search(r"(^|/)\.(?!xget$)", name)] == []
 
 
@@ -134,14 +141,10 @@ def test_z_what_an_unfinished_overwrite_had_brought_is_proven_again(
     content: bytes, xget: Xget, world: World, server: XnatServer
 ) -> None:
     """The server may have changed it since."""
-    again = ("-s", "sess_1", "-z", "-overwrite", "-retry", "NONE", *SCANS)
-    assert xget(*again).status == 0
-    lose(server, "4.dcm")
-    assert xget(*again).status == 1
-    server.faults.clear()
+    unfinished_overwrite(xget, server)
     world.sessions()[0].scans[0].resources[0].add("2.dcm", content)
     server.clear()
-    assert xget(*again) == (0, "./sess_1\n", "")
+    assert xget(*AGAIN) == (0, "./sess_1\n", "")
     assert (xget.folder / SCAN_1 / "2.dcm").read_bytes() == content
     assert not any("files/1.dcm" in each for each in asked(server))
 
